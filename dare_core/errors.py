@@ -1,0 +1,8 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class InputError(ValueError):
+    """Bad input. The message is one sentence: what is wrong, where, and what to do.
+
+    The command line prints the message alone and exits with status 2.
+    """
