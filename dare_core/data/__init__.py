@@ -1,0 +1,1 @@
+"""From raw logs, real or generated, to one schema and to samples."""

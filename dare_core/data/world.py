@@ -1,0 +1,181 @@
+"""Generated worlds: click logs with a stated random process, so that the true relevance is known.
+
+**What every world shares.** Categories c = 1..C have the popularity
+P(c) proportional to (rank + category_shift)^-category_exponent; an item i of category c has the popularity
+q(i | c) proportional to (rank within c + item_shift)^-item_exponent, and a category has items in proportion
+to P(c), at least one. Ids are a random permutation of the ranks, so that an id tells nothing. A user has
+T clicks, T = shortest + an exponential of scale `length_scale`, cut at `longest`. Position p = 1 is the
+click just before the one that is drawn, and kernels live on p = 1..200.
+
+**twin** (the default; its numbers are calibrated on the head of the real Taobao log, see `calibration`).
+Each user has m long-lived interests z_1..z_m drawn from P(c), with weights theta_j proportional to 1 / j, and
+shares (repeat, continue, rest) drawn from a Dirichlet distribution whose parameters are `alikeness` times the
+world's mean shares. The next click (c, i) is drawn from
+
+    P(c, i | past) = repeat   sum_p k_repeat(p)   1[i = i_p]
+                   + continue sum_p k_continue(p) A(c_p, c) q(i | c)
+                   + rest (g sum_j theta_j 1[c = z_j] + (1 - g) P(c)) q(i | c),
+
+    A(b, c) = (1 - related) 1[b = c] + related 1[same group of b and c] P(c) / P(group),
+    g = interest_share / (1 - repeat_share - continue_share),
+
+where an item drawn from q(i | c) that is among the user's last 200 is drawn once more (the real log has far
+more items, so hardly ever the same one by accident). A position before the user's first click is replaced by
+a draw from `rest`. 200 clicks of burn-in are drawn for each user and left out of the log. The process keeps
+the popularity of categories: over all worlds a click has category c with probability P(c).
+`item_probability` is P(c) q(i | c), from which clicks differ by the redrawing.
+
+**independent.** Every click is an independent draw from P(c) q(i | c), the same for all users at all times.
+With negatives drawn from `item_probability` (rule `any`) no label can be predicted.
+
+**no_decay.** Each user has fixed interests theta ~ Dirichlet(a P), a = `concentration`; clicks are
+independent draws from theta(c) q(i | c). Histories are exchangeable: position carries no information, and
+given the last N categories P(c | past) = (sum_p 1[c_p = c] + a P(c)) / (N + a) exactly.
+`item_probability` is the mean of theta(c) q(i | c) over the users of this world.
+
+**no_semantics.** Relevance is a matter of position alone. Every click has a category drawn from P(c),
+whatever came before, and a hidden theme: with probability `theme_continue` that of the click at position
+p ~ k_continue, otherwise uniform over `themes`. The item is drawn from the items of (category, theme); in a
+category with fewer items than themes from q(. | c). So recent behaviours matter through the items' hidden
+themes, and no behaviour's category, the target's own included, says anything about the next category.
+Burn-in as above; over all worlds the marginal is P(c) mean_theme q(i | c, theme) = `item_probability`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, model_validator
+
+# Positions that a kernel covers; also the burn-in, so that the first stored click has a full past.
+REACH = 200
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Kernel(BaseModel, frozen=True, extra="forbid"):
+    """k(p) proportional to first(p) (p + shift)^-exponent on p = 1..200; first(p) is 1 beyond its values."""
+
+    exponent: float
+    shift: float = Field(0.0, gt=-1)
+    first: tuple[float, ...] = ()
+
+    def values(self) -> Floats:
+        """k(1)..k(200), which sum to 1."""
+        k = (np.arange(1, REACH + 1) + self.shift) ** -self.exponent
+        k[: len(self.first)] *= self.first
+        return k / k.sum()
+
+
+class WorldConfig(BaseModel, frozen=True, extra="forbid"):
+    """A world: same configuration, same log. The symbols are those of the module's text."""
+
+    kind: Literal["twin", "independent", "no_decay", "no_semantics"] = "twin"
+    users: int = Field(700, ge=1)
+    items: int = Field(60_000, ge=1)
+    categories: int = Field(2_900, ge=1)
+    world_seed: int = Field(1, ge=0)
+    shortest: int = Field(211, ge=1)
+    longest: int = Field(400, ge=1)
+    length_scale: float = Field(90.0, gt=0)
+    category_exponent: float = 1.4
+    category_shift: float = Field(10.0, gt=-1)
+    item_exponent: float = 0.8
+    item_shift: float = Field(5.0, gt=-1)
+    groups: int = Field(50, ge=1)
+    related: float = Field(0.1, ge=0, le=1)
+    repeat_share: float = Field(0.25, ge=0, le=1)
+    repeat_kernel: Kernel = Kernel(exponent=1.0, first=(0.1, 2.0, 0.8))
+    continue_share: float = Field(0.5, ge=0, le=1)
+    continue_kernel: Kernel = Kernel(exponent=1.5)
+    interest_share: float = Field(0.1, ge=0, le=1)
+    interests: int = Field(10, ge=1)
+    concentration: float = Field(10.0, gt=0)
+    alikeness: float = Field(15.0, gt=0)
+    themes: int = Field(10, ge=1)
+    theme_continue: float = Field(0.8, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "WorldConfig":
+        if self.items < self.categories:
+            raise ValueError(f"items ({self.items}) must be at least categories ({self.categories})")
+        if self.longest < self.shortest:
+            raise ValueError(f"longest ({self.longest}) must be at least shortest ({self.shortest})")
+        if self.repeat_share + self.continue_share + self.interest_share >= 1:
+            raise ValueError("repeat_share + continue_share + interest_share must be below 1")
+        return self
+
+
+@dataclass(frozen=True)
+class World:
+    """The fixed part of a world. Index 0 of each array is padding."""
+
+    config: WorldConfig
+    category_probability: Floats  # (categories + 1,) P(c)
+    group: Ints  # (categories + 1,) group of related categories, from 1
+    item_category: Ints  # (items + 1,) items are grouped by category here: numbers rise with it
+    item_share: Floats  # (items + 1,) q(i | c)
+    theme: Ints  # (items + 1,) hidden theme, 0-based; -1 in a category with fewer items than themes
+
+
+def build_world(config: WorldConfig) -> World:
+    """The fixed part of a world, a function of the configuration alone."""
+    rng = np.random.default_rng([config.world_seed, 0])
+    n = config.categories
+    by_rank = (np.arange(1, n + 1) + config.category_shift) ** -config.category_exponent
+    probability = np.zeros(n + 1)
+    probability[1:] = rng.permutation(by_rank / by_rank.sum())
+    group = np.concatenate([[0], rng.permutation(n) % config.groups + 1])
+    steps = np.rint((config.items - n) * np.cumsum(probability)).astype(np.int64)
+    counts = np.diff(steps) + 1
+    item_category = np.concatenate([[0], np.repeat(np.arange(1, n + 1), counts)])
+    starts = np.cumsum(counts) - counts
+    within = np.arange(config.items) - np.repeat(starts, counts)
+    weight = (within + 1 + config.item_shift) ** -config.item_exponent
+    total = np.bincount(item_category[1:], weights=weight, minlength=n + 1)
+    item_share = np.concatenate([[0.0], weight / total[item_category[1:]]])
+    # Themes are dealt out by popularity rank, each category starting at a theme of its own.
+    theme = (within + rng.integers(config.themes, size=n)[item_category[1:] - 1]) % config.themes
+    theme[np.repeat(counts, counts) < config.themes] = -1
+    return World(config, probability, group, item_category, item_share, np.concatenate([[-1], theme]))
+
+
+def true_relevance(world: World, history_categories: Ints, target_category: Ints) -> Floats:
+    """True relevance (n, N) of each behaviour of n histories for n target categories.
+
+    `history_categories` (n, N) is oldest first, so the last column is position 1; 0 is padding and has
+    relevance 0, as has every position beyond 200. Relevance R_p is the behaviour's part in the probability
+    that the next click has the target's category c, for a user with the world's mean shares:
+
+    - twin: repeat k_repeat(p) 1[c_p = c] + continue k_continue(p) A(c_p, c); a user's own shares scale the
+      two terms. The rest of P(c | past) does not depend on the past: interests and the popularity.
+    - independent: 0.
+    - no_decay: 1[c_p = c] / (N + concentration), N counted without padding, the same at every position.
+    - no_semantics: theme_continue k_continue(p) P(c), the same whatever the behaviour's category.
+    """
+    c = world.config
+    columns = history_categories.shape[1]
+    target = np.asarray(target_category)[:, None]
+    filled = history_categories > 0
+    same = (history_categories == target) & filled
+
+    def at_positions(kernel: Kernel) -> Floats:
+        values = np.zeros(columns)
+        values[: min(columns, REACH)] = kernel.values()[:columns]
+        return values[::-1]
+
+    if c.kind == "twin":
+        group_probability = np.bincount(world.group, weights=world.category_probability)
+        within_group = world.category_probability[target] / group_probability[world.group[target]]
+        related = (world.group[history_categories] == world.group[target]) * within_group
+        moves = (1 - c.related) * same + c.related * related * filled
+        return c.repeat_share * at_positions(c.repeat_kernel) * same + (
+            c.continue_share * at_positions(c.continue_kernel) * moves
+        )
+    if c.kind == "no_decay":
+        return same / (filled.sum(axis=1, keepdims=True) + c.concentration)
+    if c.kind == "no_semantics":
+        continued = c.theme_continue * at_positions(c.continue_kernel)
+        return filled * continued * world.category_probability[target]
+    return np.zeros(history_categories.shape)
