@@ -1,0 +1,90 @@
+"""What can be set: samples, model, training. Frozen and strict: an unknown key or a value out of range is
+refused, and the same settings always have the same content hash."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dare_core.errors import InputError
+
+Difference = Literal["retrieve_padding", "no_evaluation_mode", "drop_last", "initialise_all", "fixed_samples"]
+
+OFFICIAL: tuple[Difference, ...] = (
+    "retrieve_padding",  # with fewer behaviours than top_k, padding is retrieved with its real score
+    "no_evaluation_mode",  # BatchNorm normalises test batches by their own statistics
+    "drop_last",  # the last partial batch of every split is left out
+    "initialise_all",  # BatchNorm scales and PReLU slopes start at N(0, 0.01) too
+    "fixed_samples",  # the seed moves initial weights only
+)
+"""What the published code does differently from our defaults; each can be switched on alone."""
+
+
+class Strict(BaseModel):
+    """Base of every configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SampleConfig(Strict):
+    """Which samples are cut from a log (published protocol: paper, appendix B, and the published code)."""
+
+    history: int = Field(200, ge=1, le=100_000, description="behaviours before the target, N")
+    targets: int = Field(19, ge=1, le=1_000, description="training targets a user")
+    spacing: int = Field(5, ge=1, le=1_000, description="clicks between two training targets")
+    shortest_user: int = Field(210, ge=4, description="users with fewer clicks are dropped")
+    negatives: int = Field(2, ge=1, le=50, description="negatives sampled a positive")
+    negative_rule: Literal["unclicked", "any"] = Field(
+        "unclicked", description="unclicked: never an item the user clicks (published); any: no such rule"
+    )
+    negative_counts: Literal["log", "training"] = Field(
+        "log",
+        description="popularity that negatives follow: clicks in the whole log (published) or in training",
+    )
+
+
+class ModelConfig(Strict):
+    """Which model, and its sizes."""
+
+    name: str = Field("DARE", description="a name in the table of models")
+    size: int = Field(16, ge=1, le=1_024, description="embedding size a field, K_R")
+    attention_size: int | None = Field(
+        None, ge=1, le=1_024, description="attention size a field, K_A; the same as `size` when left out"
+    )
+    top_k: int = Field(20, ge=1, description="behaviours that search retrieves, K")
+
+
+class TrainingConfig(Strict):
+    """How a model is trained; the published protocol where it is sound."""
+
+    epochs: int = Field(2, ge=1, le=100)
+    batch_size: int | None = Field(
+        None,
+        ge=2,
+        description="samples a step; 512 below 500,000 training samples, else 2,048, when left out",
+    )
+    learning_rate: float = Field(0.01, gt=0, le=1)
+    l2: float = Field(1e-6, ge=0, description="times the sum of squares of all non-embedding weights")
+    initial_scale: float = Field(0.01, gt=0, le=10, description="standard deviation of initial weights")
+    auxiliary_loss: bool = True
+    validations_per_epoch: int = Field(10, ge=1, le=1_000)
+    official: tuple[Difference, ...] = Field((), description="differences of the published code switched on")
+    record_gradients: bool = Field(False, description="record the gradients of attention and representation")
+
+
+class RunConfig(Strict):
+    """One training run: everything that its result depends on, but for the log's content."""
+
+    log: str
+    samples: SampleConfig = SampleConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+
+
+def explain(error: ValidationError, what: str) -> InputError:
+    """One sentence for what pydantic found wrong first."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or what
+    message = first["msg"][0].lower() + first["msg"][1:]
+    got = f" (got {first['input']!r})" if first["type"] != "missing" else ""
+    return InputError(f"{what}: '{where}': {message}{got}.")

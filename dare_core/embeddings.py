@@ -1,0 +1,141 @@
+"""Embedding schemes: which table serves which role.
+
+A behaviour and a target each need an *attention* and a *representation* embedding, so there are four
+roles. A scheme assigns a set of tables (item, category, position) to every role: one set for all is TWIN's
+shared embedding, one for each module is DARE (paper, section 3), one for each role is TWIN-4E (3.4).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Module = Literal["attention", "representation"]
+Side = Literal["target", "behaviour"]
+Role = tuple[Module, Side]
+FIELDS = ("item", "category", "position")
+ROLES: tuple[Role, ...] = (
+    ("attention", "target"),
+    ("attention", "behaviour"),
+    ("representation", "target"),
+    ("representation", "behaviour"),
+)
+Rows = dict[str, Tensor]
+"""Embeddings by field: (H, C, d) for targets, (H, N, d) for behaviours; positions are (1, d) and (N, d),
+because every target has position 0 and column j of every history the same position."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """H histories with C candidate targets each; the first candidate is the clicked item.
+
+    Histories are left-padded with 0, newest last: column j has position N - j, position 1 is the newest.
+    """
+
+    target_items: Tensor  # (H, C)
+    target_categories: Tensor  # (H, C)
+    history_items: Tensor  # (H, N)
+    history_categories: Tensor  # (H, N)
+
+    @property
+    def valid(self) -> Tensor:
+        """(H, N) true where there is a behaviour, false at padding."""
+        return self.history_items != 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the embedding tables without the padding row: items, categories, longest history."""
+
+    items: int
+    categories: int
+    history: int
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a scheme gives for a batch.
+
+    `rows` are the embeddings read for each role *before* any map, each its own node of the autograd graph
+    even where roles share a table: the gradient that arrives there is the role's own part of the table's
+    gradient. `used` are the vectors that the model computes with: the same, or mapped.
+    """
+
+    rows: dict[Role, Rows]
+    used: dict[Role, Rows]
+
+
+class Tables(nn.Module):
+    """One set of embedding tables, row 0 of items and categories being padding and of positions the target."""
+
+    def __init__(self, counts: Counts, size: int, fields: tuple[str, ...]) -> None:
+        super().__init__()
+        self.fields = fields  # in this order; nn.ParameterDict sorts its keys
+        rows = {"item": counts.items, "category": counts.categories, "position": counts.history}
+        self.tables = nn.ParameterDict({field: nn.Parameter(torch.empty(rows[field] + 1, size)) for field in fields})
+
+    def forward(self, batch: Batch, side: Side) -> Rows:
+        """Read the rows of a batch: see `Rows` for the shapes."""
+        if side == "target":
+            ids = {"item": batch.target_items, "category": batch.target_categories}
+            position = torch.zeros(1, dtype=torch.long, device=batch.target_items.device)
+        else:
+            ids = {"item": batch.history_items, "category": batch.history_categories}
+            length = batch.history_items.shape[1]
+            position = torch.arange(length, 0, -1, device=batch.history_items.device)
+        ids["position"] = position
+        return {field: functional.embedding(ids[field], self.tables[field]) for field in self.fields}
+
+
+class EmbeddingScheme(nn.Module):
+    """Tables for the four roles, and optional maps behind them.
+
+    Arguments: `assignment` names the tables of each role, `sizes` the embedding size a field of each name,
+    `maps` (optional) takes and returns the rows of the four roles.
+    """
+
+    def __init__(
+        self,
+        assignment: Mapping[Role, str],
+        sizes: Mapping[str, int],
+        counts: Counts,
+        fields: tuple[str, ...] = FIELDS,
+        maps: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.assignment = dict(assignment)
+        self.fields = fields
+        self.sets = nn.ModuleDict(
+            {name: Tables(counts, sizes[name], fields) for name in dict.fromkeys(assignment.values())}
+        )
+        self.maps = maps
+
+    def table(self, role: Role, field: str) -> nn.Parameter:
+        """The table (rows + 1, d) that serves a role."""
+        tables = self.sets[self.assignment[role]]
+        assert isinstance(tables, Tables)
+        return tables.tables[field]
+
+    def forward(self, batch: Batch) -> Vectors:
+        read: dict[tuple[str, Side], Rows] = {}
+        rows: dict[Role, Rows] = {}
+        for role in ROLES:
+            module, side = role
+            key = (self.assignment[role], side)
+            if key not in read:  # tables shared by two modules are read once
+                read[key] = self.sets[key[0]](batch, side)
+            rows[role] = {field: tensor.view_as(tensor) for field, tensor in read[key].items()}
+        return Vectors(rows, self.maps(rows) if self.maps is not None else rows)
+
+
+def shared_tables() -> dict[Role, str]:
+    """One set of tables for everything (DIN, TWIN)."""
+    return dict.fromkeys(ROLES, "shared")
+
+
+def decoupled_tables() -> dict[Role, str]:
+    """One set for attention, one for representation (DARE; paper, section 3)."""
+    return {role: role[0] for role in ROLES}

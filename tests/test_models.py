@@ -1,0 +1,151 @@
+"""Invariants that every model keeps."""
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import random_batch
+
+from dare_core.config import ModelConfig, TrainingConfig
+from dare_core.embeddings import FIELDS, ROLES, Counts
+from dare_core.errors import InputError
+from dare_core.models import MODELS, build_model
+from dare_core.search import TopK, attend
+
+COUNTS = Counts(items=40, categories=6, history=12)
+LARGE = TrainingConfig(initial_scale=0.5)  # weights large enough that scores differ
+
+
+def model(name: str, top_k: int = 4, seed: int = 1, **sizes: int):
+    return build_model(ModelConfig(name=name, size=5, top_k=top_k, **sizes), COUNTS, LARGE, seed).double()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
+    built, batch = model(name), random_batch(shortest=1)
+    output = built(batch)
+    padding = ~batch.valid.unsqueeze(1)
+    assert not (output.weights * padding).any()
+    sums = output.weights.sum(-1)
+    assert torch.allclose(sums, torch.ones_like(sums))
+    main, auxiliary = built.losses(output)
+    (main + auxiliary).backward()
+    for role in ROLES:
+        for field in ("item", "category"):
+            gradient = built.embeddings.table(role, field).grad
+            assert gradient is not None and not gradient[0].any()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_content_at_padding_does_not_matter(name: str) -> None:
+    built, batch = model(name).eval(), random_batch(shortest=1)
+    before = built(batch).logits
+    for tables in built.embeddings.sets.values():
+        with torch.no_grad():
+            tables.tables["item"][0] += 7
+            tables.tables["category"][0] -= 3
+    assert torch.equal(built(batch).logits, before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_order_of_the_batch_does_not_matter(name: str) -> None:
+    built, batch = model(name), random_batch()
+    order = torch.tensor([3, 1, 0, 5, 4, 2])
+    shuffled = type(batch)(*(getattr(batch, f.name)[order] for f in dataclasses.fields(batch)))
+    assert torch.allclose(built(batch).logits[order], built(shuffled).logits, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_retrieving_everything_is_full_attention(name: str) -> None:
+    built, batch = model(name, top_k=12), random_batch()
+    output = built(batch)
+    full = attend(output.scores, batch.valid.unsqueeze(1).expand_as(output.scores))
+    assert torch.allclose(output.weights, full)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_short_and_empty_histories_work(name: str) -> None:
+    built, batch = model(name, top_k=10).eval(), random_batch(shortest=0, seed=3)
+    batch.history_items[0] = 0
+    batch.history_categories[0] = 0
+    output = built(batch)
+    assert torch.isfinite(output.logits).all()
+    assert not output.weights[0].any()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_candidates_of_a_history_do_not_see_one_another(name: str) -> None:
+    built, batch = model(name).eval(), random_batch()
+    single = type(batch)(
+        batch.target_items[:, 1:2],
+        batch.target_categories[:, 1:2],
+        batch.history_items,
+        batch.history_categories,
+    )
+    assert torch.allclose(built(batch).logits[:, 1:2], built(single).logits, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_reach_exactly_the_tables_of_the_model(name: str) -> None:
+    built, batch = model(name), random_batch(shortest=6)
+    main, auxiliary = built.losses(built(batch))
+    (main + auxiliary).backward()
+    for parameter_name, parameter in built.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), parameter_name
+
+
+def test_dare_with_tied_tables_is_twin() -> None:
+    """Loss and gradients: DARE whose two sets of tables hold TWIN's values."""
+    twin, dare, batch = model("TWIN"), model("DARE"), random_batch(shortest=6)
+    state = twin.state_dict()
+    dare.load_state_dict(
+        {k: state[k.replace("sets.attention", "sets.shared").replace("sets.representation", "sets.shared")]
+         for k in dare.state_dict()}
+    )  # fmt: skip
+    losses = []
+    for built in (twin, dare):
+        main, auxiliary = built.losses(built(batch))
+        (main + auxiliary).backward()
+        losses.append(main + auxiliary)
+    assert torch.allclose(losses[0], losses[1], atol=1e-14)
+    for field in FIELDS:
+        both = sum(dare.embeddings.table((module, "target"), field).grad for module in ("attention", "representation"))
+        assert torch.allclose(twin.embeddings.table(("attention", "target"), field).grad, both, atol=1e-14)
+
+
+def test_top_k_retrieves_the_best_scores() -> None:
+    batch = random_batch(histories=3, candidates=2, length=7, shortest=7)
+    scores = torch.randn(3, 2, 7, generator=torch.Generator().manual_seed(0))
+    keep = TopK(3).retrieved(scores, batch)
+    assert (keep.sum(-1) == 3).all()
+    assert (scores.masked_fill(~keep, 9).amin(-1) >= scores.masked_fill(keep, -9).amax(-1)).all()
+
+
+def test_attention_size_is_its_own_only_with_tables_of_its_own() -> None:
+    dare = model("DARE", attention_size=2)
+    assert dare.embeddings.table(("attention", "target"), "item").shape == (41, 2)
+    assert dare.embeddings.table(("representation", "target"), "item").shape == (41, 5)
+    with pytest.raises(InputError, match="attention_size"):
+        model("TWIN", attention_size=2)
+
+
+def test_initial_values() -> None:
+    config = ModelConfig(name="DIN", size=16)
+    ours = build_model(config, COUNTS, seed=3)
+    again = build_model(config, COUNTS, seed=3)
+    other = build_model(config, COUNTS, seed=4)
+    published = build_model(config, COUNTS, TrainingConfig(official=("initialise_all",)), seed=3)
+    for (name, a), b, c in zip(ours.named_parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        if a.numel() > 10 and a.dim() > 1:
+            assert not torch.equal(a, c), name
+            assert 0.005 < float(a.detach().std()) < 0.02, name
+    assert torch.equal(ours.main_head[0].weight, torch.ones(96))
+    assert ours.main_head[2].weight.item() == 0.25
+    assert float(published.main_head[0].weight.detach().abs().max()) < 0.1
+    assert abs(published.main_head[2].weight.item()) < 0.1
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="'TWIN'"):
+        model("twn")
