@@ -1,0 +1,119 @@
+"""Intervals: paired bootstrap over users and seeds, and what a table can detect."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from dare_core.metrics import Array, resampled_auc
+
+RESAMPLES = 1_000
+LEVEL = 0.95
+DETECTABLE = 2.8
+"""A difference of 2.8 standard errors is found with a power of 80 % at a level of 5 %."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval, its standard error and what it rests on."""
+
+    estimate: float
+    low: float
+    high: float
+    standard_error: float
+    seeds: int
+
+    @property
+    def detectable(self) -> float:
+        """The smallest difference that a comparison of this size finds with a power of 80 %."""
+        return DETECTABLE * self.standard_error
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def from_resamples(estimate: float, resampled: Array, seeds: int, level: float = LEVEL) -> Interval:
+    """Percentile interval of bootstrap values (B,); values that are not finite are left out."""
+    values = resampled[np.isfinite(resampled)]
+    if not len(values) or not np.isfinite(estimate):
+        return Interval(float("nan"), float("nan"), float("nan"), float("nan"), seeds)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(estimate), float(low), float(high), float(values.std(ddof=1)), seeds)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The bootstrap's draws, the same for every model of a comparison: that is what pairs them."""
+
+    users: Array  # (B, U) how often each user was drawn
+    seeds: Array  # (B, S) how often each seed was drawn
+
+    @classmethod
+    def make(cls, users: int, seeds: int, resamples: int = RESAMPLES, seed: int = 0) -> "Draws":
+        """Draw users, and seeds, with replacement."""
+        generator = np.random.default_rng(seed)
+        return cls(
+            generator.multinomial(users, np.full(users, 1 / users), resamples).astype(np.float64),
+            generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(np.float64),
+        )
+
+    def mean_over_seeds(self, values: Array) -> Array:
+        """(B,) mean over the drawn seeds of values (S, B)."""
+        return (self.seeds.T * values).sum(0) / self.seeds.shape[1]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Test scores of one model and seed: flat arrays, users numbered from 0."""
+
+    labels: np.ndarray
+    scores: np.ndarray
+    users: np.ndarray
+
+    def where(self, keep: np.ndarray) -> "Scored":
+        """The samples kept."""
+        return Scored(self.labels[keep], self.scores[keep], self.users[keep])
+
+
+def auc_resamples(runs: Sequence[Scored], draws: Draws, block: int = 100) -> tuple[Array, Array]:
+    """AUC of each seed (S,) and under each draw of users (S, B), in blocks that bound memory."""
+    plain = np.empty(len(runs))
+    resampled = np.empty((len(runs), len(draws.users)))
+    for s, run in enumerate(runs):
+        plain[s] = resampled_auc(run.labels, run.scores, np.ones((1, len(run.labels))))[0]
+        for at in range(0, len(draws.users), block):
+            weights = draws.users[at : at + block][:, run.users]
+            resampled[s, at : at + block] = resampled_auc(run.labels, run.scores, weights)
+    return plain, resampled
+
+
+def auc_interval(resamples: tuple[Array, Array], draws: Draws) -> Interval:
+    """Mean AUC over seeds, with its interval over users and seeds."""
+    plain, values = resamples
+    return from_resamples(float(plain.mean()), draws.mean_over_seeds(values), len(plain))
+
+
+def difference_interval(
+    first: tuple[Array, Array], second: tuple[Array, Array], draws: Draws, level: float = LEVEL
+) -> Interval:
+    """Mean of first - second over seeds, paired by user and by seed."""
+    plain = first[0] - second[0]
+    return from_resamples(float(plain.mean()), draws.mean_over_seeds(first[1] - second[1]), len(plain), level)
+
+
+def jackknife(
+    units: int, statistic: Callable[[Array], float], seeds: int = 1, groups: int = 50, seed: int = 0
+) -> Interval:
+    """Interval of a statistic of weights (units,) by leaving out one random group of units at a time.
+
+    For statistics that are biased upwards in small samples, as mutual information is: a bootstrap draws
+    units twice, adds its own share of that bias, and its interval can miss the estimate altogether.
+    """
+    groups = min(groups, units)
+    group = np.random.default_rng(seed).permutation(units) % groups
+    values = np.array([statistic((group != g).astype(np.float64)) for g in range(groups)])
+    estimate = statistic(np.ones(units))
+    error = float(np.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum()))
+    margin = float(norm.ppf((1 + LEVEL) / 2)) * error
+    return Interval(estimate, estimate - margin, estimate + margin, error, seeds)

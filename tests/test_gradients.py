@@ -1,0 +1,103 @@
+"""The gradient recorder: equal to two mirrored tables, and without any effect on training."""
+
+import numpy as np
+import torch
+from conftest import SMALL_SAMPLES, make_log, random_batch
+
+from dare_core.config import ModelConfig, RunConfig, TrainingConfig
+from dare_core.embeddings import FIELDS, Counts
+from dare_core.gradients import GradientRecorder
+from dare_core.models import build_model
+from dare_core.runs import counts_of
+from dare_core.samples import make_samples
+from dare_core.training import train
+
+COUNTS = Counts(items=40, categories=6, history=12)
+
+
+def twin_and_mirror():
+    """TWIN, and DARE holding TWIN's tables twice: two mirrored tables that stand for one."""
+    config = TrainingConfig(initial_scale=0.3)
+    twin = build_model(ModelConfig(name="TWIN", size=4, top_k=5), COUNTS, config, 1).double()
+    mirror = build_model(ModelConfig(name="DARE", size=4, top_k=5), COUNTS, config, 1).double()
+    state = twin.state_dict()
+    mirror.load_state_dict(
+        {k: state[k.replace("sets.attention", "sets.shared").replace("sets.representation", "sets.shared")]
+         for k in mirror.state_dict()}
+    )  # fmt: skip
+    return twin, mirror
+
+
+def test_split_equals_two_mirrored_tables() -> None:
+    twin, mirror = twin_and_mirror()
+    optimisers = [torch.optim.Adam(m.parameters(), lr=0.01) for m in (twin, mirror)]
+    recorder = GradientRecorder(twin)
+    for step in range(5):
+        batch = random_batch(shortest=4, seed=step)
+        for built in (twin, mirror):
+            output = built(batch)
+            if built is twin:
+                recorder.listen(output.vectors, batch)
+            built.zero_grad()
+            sum(built.losses(output)).backward()
+        for field in FIELDS:
+            parts = {m: recorder.table_gradient(m, field) for m in ("attention", "representation")}
+            for module, part in parts.items():
+                own = mirror.embeddings.table((module, "target"), field).grad
+                assert torch.allclose(part, own, atol=1e-13), (step, field, module)
+            whole = twin.embeddings.table(("attention", "target"), field).grad
+            assert torch.allclose(parts["attention"] + parts["representation"], whole, atol=1e-13)
+            # Both mirrored tables get the sum, so that they stay equal.
+            for module in parts:
+                mirror.embeddings.table((module, "target"), field).grad = whole.clone()
+        recorder.record()
+        for optimiser in optimisers:
+            optimiser.step()
+    assert len(recorder.result().of("mean_cosine", "category")) == 5
+
+
+def test_statistics_against_rows_by_hand() -> None:
+    twin, _ = twin_and_mirror()
+    recorder = GradientRecorder(twin)
+    batch = random_batch(shortest=4)
+    output = twin(batch)
+    recorder.listen(output.vectors, batch)
+    sum(twin.losses(output)).backward()
+    recorder.record()
+    record = recorder.result()
+    attention = recorder.table_gradient("attention", "category").numpy()
+    representation = recorder.table_gradient("representation", "category").numpy()
+    cosines, norms = [], []
+    for a, r in zip(attention, representation, strict=True):
+        if a.any() or r.any():
+            norms.append((np.linalg.norm(a), np.linalg.norm(r)))
+        if a.any() and r.any():
+            cosines.append(a @ r / np.linalg.norm(a) / np.linalg.norm(r))
+    assert np.isclose(record.of("attention_norm", "category")[0], np.mean([n[0] for n in norms]))
+    assert np.isclose(record.of("representation_norm", "category")[0], np.mean([n[1] for n in norms]))
+    assert np.isclose(record.of("mean_cosine", "category")[0], np.mean(cosines))
+    assert np.isclose(record.of("negative_share", "category")[0], np.mean(np.array(cosines) < 0))
+    assert record.of("rows", "category")[0] == len(norms)
+    assert record.cosine_histogram[1].sum() == len(cosines)
+
+
+def test_recording_changes_nothing() -> None:
+    log = make_log()
+    splits = make_samples(log, SMALL_SAMPLES, 1)
+    results = []
+    for recorded in (False, True):
+        config = RunConfig(
+            log="by_hand",
+            samples=SMALL_SAMPLES,
+            model=ModelConfig(name="TWIN", size=4, top_k=5),
+            training=TrainingConfig(batch_size=60, epochs=1, record_gradients=recorded),
+        )
+        counts = counts_of(log, SMALL_SAMPLES)
+        trained = train(config, splits, lambda c=config, n=counts: build_model(c.model, n, c.training, 1), False)
+        results.append(trained)
+    for (name, plain), listened in zip(
+        results[0].model.state_dict().items(), results[1].model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(plain, listened), name
+    assert np.array_equal(results[0].test_probability, results[1].test_probability)
+    assert results[0].gradients is None and results[1].gradients is not None

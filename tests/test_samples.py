@@ -1,0 +1,122 @@
+"""Samples: the published protocol, negatives, subsets, rules."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_SAMPLES, make_log
+
+from dare_core.data.logs import Log
+from dare_core.errors import InputError
+from dare_core.metrics import auc
+from dare_core.rules import DECAY, RULES, rule_features, rule_scores
+from dare_core.samples import make_samples, training_counts
+
+
+def test_targets_and_histories_by_hand(log: Log) -> None:
+    splits = make_samples(log, SMALL_SAMPLES, 1)
+    expected = {"train": [], "validation": [], "test": []}
+    for user in range(log.card.users):
+        clicks = log.items[log.offsets[user] : log.offsets[user + 1]]
+        if len(clicks) < SMALL_SAMPLES.shortest_user:
+            continue
+        for back in (3, 6, 9, 12):
+            if len(clicks) - back >= 1:
+                expected["train"].append((user, len(clicks) - back))
+        expected["validation"].append((user, len(clicks) - 2))
+        expected["test"].append((user, len(clicks) - 1))
+    for split, targets in expected.items():
+        samples = splits[split]
+        batch = samples.batch(torch.arange(len(samples)))
+        assert len(samples) == len(targets) > 0
+        for i, (user, at) in enumerate(targets):
+            clicks = log.items[log.offsets[user] : log.offsets[user + 1]]
+            history = clicks[max(0, at - 20) : at]
+            padded = np.concatenate([np.zeros(20 - len(history), int), history])
+            assert samples.users[i] == user and batch.target_items[i, 0] == clicks[at]
+            assert np.array_equal(batch.history_items[i].numpy(), padded)
+            assert np.array_equal(batch.history_categories[i].numpy(), log.item_category[padded])
+            for j, item in enumerate(samples.items[i].numpy()):
+                assert bool(samples.new[i, j]) == (item not in clicks[:at])
+
+
+def test_published_spacing() -> None:
+    log = make_log(users=3, shortest=59)
+    config = SMALL_SAMPLES.model_copy(update={"targets": 9, "spacing": 5})
+    rows = make_samples(log, config, 1)["train"].row.reshape(3, 9)
+    assert (log.offsets[1:, None] - rows.numpy() == [3, 8, 13, 18, 23, 28, 33, 38, 43]).all()
+
+
+def test_negatives_are_never_clicked_and_follow_popularity(log: Log) -> None:
+    config = SMALL_SAMPLES.model_copy(update={"negatives": 40})
+    samples = make_samples(log, config, 1)["train"]
+    clicked = {
+        user: set(log.items[log.offsets[user] : log.offsets[user + 1]].tolist()) for user in range(log.card.users)
+    }
+    for user, items in zip(samples.users.tolist(), samples.items[:, 1:].tolist(), strict=True):
+        assert not clicked[user] & set(items)
+    anything = make_samples(log, config.model_copy(update={"negative_rule": "any"}), 1)["train"]
+    drawn = np.bincount(anything.items[:, 1:].numpy().ravel(), minlength=81)
+    share = np.bincount(log.items, minlength=81) / len(log.items)
+    assert drawn[0] == 0
+    assert np.abs(drawn / drawn.sum() - share).max() < 0.01
+
+
+def test_seed_moves_negatives_only(log: Log) -> None:
+    first, again, other = (make_samples(log, SMALL_SAMPLES, seed)["train"] for seed in (1, 1, 2))
+    assert torch.equal(first.items, again.items)
+    assert torch.equal(first.items[:, 0], other.items[:, 0])
+    assert not torch.equal(first.items[:, 1:], other.items[:, 1:])
+
+
+def test_seen_is_what_occurs_in_training(log: Log) -> None:
+    splits = make_samples(log, SMALL_SAMPLES, 1)
+    train = splits["train"]
+    batch = train.batch(torch.arange(len(train)))
+    occurring = set(batch.history_items.unique().tolist()) | set(batch.target_items.unique().tolist())
+    test = splits["test"]
+    for item, seen in zip(test.items.ravel().tolist(), test.seen.ravel().tolist(), strict=True):
+        assert seen == (item in occurring)
+
+
+def test_no_user_long_enough_says_how_many_have_how_much(log: Log) -> None:
+    with pytest.raises(InputError, match="500"):
+        make_samples(log, SMALL_SAMPLES.model_copy(update={"shortest_user": 500}), 1)
+
+
+def test_a_user_who_clicked_everything_is_reported() -> None:
+    log = make_log(users=5, items=3, categories=2, shortest=50)
+    with pytest.raises(InputError, match="any"):
+        make_samples(log, SMALL_SAMPLES, 1)
+
+
+def test_rule_features_by_hand(log: Log) -> None:
+    splits = make_samples(log, SMALL_SAMPLES, 1)
+    test = splits["test"]
+    counts = training_counts(log)
+    features = rule_features(test, counts)
+    batch = test.batch(torch.arange(len(test)))
+    for h in range(0, len(test), 7):
+        for c in range(3):
+            history = batch.history_items[h].tolist()
+            categories = batch.history_categories[h].tolist()
+            item, category = int(test.items[h, c]), int(test.categories[h, c])
+            assert features["item in history"][h, c] == (item in history)
+            same = [20 - j for j, b in enumerate(categories) if b == category]
+            assert features["category count"][h, c] == len(same)
+            decayed = sum(np.exp(-(p - 1) / DECAY) for p in same)
+            assert np.isclose(features["category decayed"][h, c], decayed, atol=1e-5)
+            assert np.isclose(features["popularity"][h, c], np.log1p(counts[item]))
+
+
+def test_rules_clear_chance_and_regression_clears_the_category_rule(log: Log) -> None:
+    splits = make_samples(make_log(users=300), SMALL_SAMPLES, 1)
+    scores = rule_scores(splits, training_counts(make_log(users=300)))
+    values = {name: auc(splits["test"].labels, score) for name, score in scores.items()}
+    assert set(RULES) < set(scores)
+    assert values["category decayed"] > 0.6
+    assert values["logistic regression on these"] > values["category count"] - 0.02
+
+
+def test_future_clicks_do_not_move_training_counts(log: Log) -> None:
+    counts = training_counts(log)
+    assert counts.sum() == len(log.items) - 2 * log.card.users
