@@ -1,0 +1,286 @@
+"""From notebooks to a book: execute the chapters with papermill, build them with Jupyter Book.
+
+A book lies in one folder (`<store>/book/<profile>` unless told otherwise): `source/` what it is built from,
+executed notebooks included; `_build/html/` the pages, which fetch nothing from the network. The chapters'
+metrics and `ledger.json` lie in the profile's results folder.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+from dare_core.claims import project_root, results_folder, write_ledger
+from dare_core.errors import InputError
+from dare_core.files import store_root
+from dare_core.studies import STUDIES
+
+LANDING = "landing"
+MATHJAX = "tex-svg-full.js"  # named in _config.yml too
+SIDE_BY_SIDE = 2  # chapters at a time: the budget is for two cores
+
+
+@dataclass(frozen=True)
+class BookResult:
+    """A finished book: first page, ledger, runs computed and reused, the build's warnings, seconds in all."""
+
+    index_html: Path
+    ledger: Path
+    computed: int
+    reused: int
+    warnings: list[str]
+    seconds: float
+
+
+def read_plan(name: str) -> dict[str, Any]:
+    """A YAML file of `book/`: `_toc.yml` (reading order) or `profiles.yml` (parameters, execution order)."""
+    path = project_root() / "book" / name
+    if not path.is_file():
+        raise InputError(f"{path} is missing: the book is built in a clone of the project")
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def chapter_names() -> list[str]:
+    """Every chapter of the book by its study's name, in reading order, the landing page first."""
+    toc = read_plan("_toc.yml")
+    return [_study_of(toc["root"]), *(_study_of(chapter["file"]) for chapter in toc["chapters"])]
+
+
+def notebook_of(name: str) -> Path:
+    """Source notebook of a chapter, `notebooks/NN_name.ipynb`. Raises InputError for an unknown chapter."""
+    found = sorted((project_root() / "notebooks").glob(f"[0-9][0-9]_{name}.ipynb"))
+    if not found:
+        raise InputError(f"there is no chapter {name!r}: choose from {', '.join(chapter_names())}")
+    return found[0]
+
+
+def chapter_parameters(name: str, profile: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """One chapter's parameters: the profile's shared ones, its own, then `parameters`; later ones win.
+
+    Shared ones go only where they are known. Raises InputError for an unknown profile, and for a parameter
+    that the chapter does not have or whose type or range is wrong.
+    """
+    profiles = read_plan("profiles.yml")["profiles"]
+    if profile not in profiles:
+        raise InputError(f"there is no profile {profile!r}: choose from {', '.join(profiles)}")
+    notebook_of(name)
+    config = STUDIES[name].Config
+    shared = {key: value for key, value in profiles[profile]["all"].items() if key in config.model_fields}
+    own = profiles[profile]["chapters"].get(name, {})
+    merged = {**shared, **own, **parameters, "profile": profile}
+    config.checked(merged)
+    return merged
+
+
+def run_study(name: str, parameters: dict[str, Any], profile: str = "smoke", out: Path | None = None) -> Path:
+    """Execute one chapter, starting from a profile's parameters; returns the executed notebook.
+
+    It lies in `out`, or in `<store>/notebooks/<profile>`. Raises InputError for a bad parameter before a
+    kernel starts, and for a cell that fails.
+    """
+    merged = chapter_parameters(name, profile, parameters)
+    return execute_chapter(name, merged, out or store_root() / "notebooks" / profile)
+
+
+def execute_chapter(name: str, parameters: dict[str, Any], out_dir: Path) -> Path:
+    """Execute a chapter with papermill in this environment; returns the executed notebook in `out_dir`.
+
+    `parameters` are taken as checked. Raises InputError for a cell that fails: the chapter, the cell (counted
+    from 0), the error's last line, and where the partly executed notebook lies.
+    """
+    source = notebook_of(name)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    executed = out_dir / source.name
+    try:
+        papermill.execute_notebook(
+            source,
+            executed,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+        return executed
+    except PapermillExecutionError as error:
+        last = (str(error.evalue).strip().splitlines() or ["no message"])[-1]
+        what = f"cell {error.cell_index}: {error.ename}: {last}"
+    except RuntimeError as error:  # the kernel died: out of memory, as a rule
+        what = str(error)
+    raise InputError(f"chapter {name} stopped: {what}; the notebook up to there is {executed}")
+
+
+def build_book(
+    profile: str,
+    chapters: list[str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    out: Path | None = None,
+) -> BookResult:
+    """Execute the chapters (all, or `chapters` and the landing page) and build the book of them.
+
+    `parameters` overrides the profile's in every chapter that has a parameter of that name. Without `out`
+    the book lies in `<store>/book/<profile>` and its results where `dare claims` reads the profile's; with
+    it, both lie in `out`: a new or empty folder, or an older book's. Raises InputError for an unknown
+    chapter, profile or parameter, for a chapter that fails (those that ended keep their results), for any
+    warning of the build, and for a page that would fetch anything from the network.
+    """
+    start = time.monotonic()
+    results = out / "results" if out else results_folder(profile)
+    if out and out.is_dir() and any(out.iterdir()) and not (out / "source" / "_config.yml").is_file():
+        raise InputError(f"{out} holds something that is not a book: choose a new or empty folder")
+    placed = {"results": str(results)} if out else {}  # as typed: the executed notebooks show it
+    out = (out or store_root() / "book" / profile).resolve()
+    lines = _lines(chapters)
+    names = [name for line in lines for name in line]
+    _check_known(names, parameters or {})
+    merged = {}
+    for name in names:
+        fields = STUDIES[name].Config.model_fields
+        given = {key: value for key, value in (parameters or {}).items() if key in fields}
+        merged[name] = chapter_parameters(name, profile, {**given, **placed})
+    _stage(out, results, names)
+    with tqdm(total=len(names), unit="chapter", disable=None) as bar:
+        for line in lines:
+            if line == lines[-1]:
+                write_ledger(results, profile)  # the landing page, executed last, shows it
+            _execute_line({name: merged[name] for name in line}, out / "source" / "notebooks", bar)
+    shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
+    print("building the pages", flush=True)
+    warnings = _jupyter_book(out)
+    html = out / "_build" / "html"
+    if outside := external_resources(html):
+        raise InputError(f"the book would load {len(outside)} parts from the network, first {outside[0]}")
+    runs = [_runs(results / f"{name}.json") for name in names]
+    computed, reused = (sum(counts) for counts in zip(*runs, strict=True))
+    seconds = time.monotonic() - start
+    print(f"trainings: {computed} computed, {reused} reused; {seconds:.0f} s in all", flush=True)
+    return BookResult(html / "index.html", results / "ledger.json", computed, reused, warnings, seconds)
+
+
+_LOADING = re.compile(r"<(?:script|link|img|image|iframe|source|video|audio|embed|object|use)\b[^>]*>", re.I)
+_FOLLOWED = re.compile(r"\brel=[\"']?(?:canonical|next|prev|search|author)\b", re.I)
+_ADDRESS = re.compile(r"\b(?:src|srcset|href|data|poster)\s*=\s*[\"']?\s*((?:https?:)?//[^\"'\s>]+)", re.I)
+_CSS_ADDRESS = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s;]+)", re.I)
+
+
+def external_resources(html_dir: Path) -> list[str]:
+    """What the pages in a folder would load from the network, as `file: address`; empty if all is shipped.
+
+    Looks at scripts, style sheets, fonts, images, frames and media, not at links for a reader to follow.
+    """
+    found = []
+    for file in sorted(path for path in html_dir.rglob("*") if path.suffix in (".html", ".css")):
+        text = file.read_text("utf-8")
+        addresses = _CSS_ADDRESS.findall(text)
+        if file.suffix == ".html":
+            tags = (tag for tag in _LOADING.findall(text) if not _FOLLOWED.search(tag))
+            addresses += [address for tag in tags for address in _ADDRESS.findall(tag)]
+        found += [f"{file.relative_to(html_dir)}: {address}" for address in addresses]
+    return found
+
+
+def _study_of(file: str) -> str:
+    """`notebooks/03_convergence` -> `convergence`."""
+    return Path(file).name.split("_", 1)[1]
+
+
+def _lines(chapters: list[str] | None) -> list[list[str]]:
+    """The chosen chapters and the landing page in order of execution; those of a line run side by side."""
+    for name in chapters or []:
+        notebook_of(name)
+    chosen = {*(chapters or chapter_names()), LANDING}
+    lines = [[name for name in line if name in chosen] for line in read_plan("profiles.yml")["order"]]
+    return [line for line in lines if line]
+
+
+def _check_known(names: list[str], parameters: dict[str, Any]) -> None:
+    """Raise InputError for a parameter that none of the chapters has, or that the book itself sets."""
+    fields = {key for name in names for key in STUDIES[name].Config.model_fields}
+    known = sorted(fields - {"profile", "results"})
+    for key in parameters:
+        if key not in known:
+            near = get_close_matches(key, known, 1, 0.4) or known
+            raise InputError(f"a book has no parameter {key!r}: did you mean {near[0]!r}?")
+
+
+def _stage(out: Path, results: Path, names: list[str]) -> None:
+    """Lay out `source/` for these chapters, still without notebooks; their older results are removed."""
+    source = out / "source"
+    mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
+    if mathjax is None or mathjax.origin is None:
+        raise InputError("the package sphinx-mathjax-offline is not installed: run `make env`")
+    results.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for old in (results / f"{name}.json", *results.glob(f"{name}_*.csv")):
+            old.unlink(missing_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
+    shutil.copy(project_root() / "_config.yml", source)
+    static = shutil.copytree(project_root() / "book" / "_static", source / "book" / "_static")
+    (static / "mathjax").mkdir()
+    shutil.copy(Path(mathjax.origin).parent / "static" / "mathjax" / MATHJAX, static / "mathjax")
+    toc = read_plan("_toc.yml")
+    toc["chapters"] = [chapter for chapter in toc["chapters"] if _study_of(chapter["file"]) in names]
+    (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
+
+
+def _execute_line(line: dict[str, dict[str, Any]], folder: Path, bar: tqdm) -> None:
+    """Execute chapters side by side; all of them end before the first failure is raised."""
+
+    def execute(name: str) -> None:
+        start = time.monotonic()
+        _fold_code(execute_chapter(name, line[name], folder))
+        bar.update()
+        if bar.disable:
+            print(f"chapter {name}: executed in {time.monotonic() - start:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        futures = [pool.submit(execute, name) for name in line]
+    for future in futures:
+        future.result()
+
+
+def _fold_code(path: Path) -> None:
+    """Fold every code cell that does not say otherwise, the one that papermill adds included."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and not any(tag.startswith(("hide-", "remove-")) for tag in tags):
+            cell.metadata["tags"] = [*tags, "hide-input"]
+    nbformat.write(notebook, path)
+
+
+def _jupyter_book(out: Path) -> list[str]:
+    """Build the pages anew, warnings as errors; the whole log is `build.log`."""
+    shutil.rmtree(out / "_build", ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
+    command += ["--path-output", "..", "-W", "-n", "--keep-going"]
+    plain = {**os.environ, "NO_COLOR": "1"}
+    built = subprocess.run(command, cwd=out / "source", env=plain, capture_output=True, text=True)
+    log = out / "build.log"
+    log.write_text(built.stdout + built.stderr, "utf-8")
+    warnings = [line for line in built.stderr.splitlines() if re.search(r"(WARNING|ERROR|Error):", line)]
+    if built.returncode:
+        first = (warnings or built.stderr.strip().splitlines() or ["no message"])[0]
+        raise InputError(f"the pages were not built: {first.strip()}; the whole log is {log}")
+    return warnings
+
+
+def _runs(metrics: Path) -> tuple[int, int]:
+    """Runs computed and reused by a chapter, as its metrics file says under `runs`."""
+    runs = json.loads(metrics.read_text("utf-8")).get("runs", {}) if metrics.is_file() else {}
+    return runs.get("computed", 0), runs.get("reused", 0)

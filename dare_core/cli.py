@@ -1,0 +1,290 @@
+"""The command line: dare data | train | study | book | claims | runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import ValidationError
+
+from dare_core.data.reading import OnBadRows
+from dare_core.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A reproducible study of DARE: decoupled embeddings for long-sequence recommendation.\n\n"
+    "Example: dare data prepare complete_journey && dare train --log complete_journey --model DARE",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Prepare, generate and list logs.\n\nExample: dare data list")
+runs_app = typer.Typer(no_args_is_help=True, help="The stored training runs.\n\nExample: dare runs list")
+app.add_typer(data_app, name="data")
+app.add_typer(runs_app, name="runs")
+
+
+def say(text: object) -> None:
+    """Print a result."""
+    typer.echo(str(text))
+
+
+def parameters(pairs: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs; values are read as YAML scalars, so that numbers and booleans need no quotes."""
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"-p {pair!r} is not of the form key=value.")
+        try:
+            values[key.strip()] = "" if value == "" else yaml.safe_load(value)
+        except yaml.YAMLError:
+            values[key.strip()] = value
+    return values
+
+
+def card_lines(card: Any) -> str:
+    """A card as lines of text."""
+    return "\n".join(f"{key:14} {value}" for key, value in card.model_dump().items())
+
+
+@data_app.command("prepare")
+def data_prepare(
+    reader: Annotated[str, typer.Argument(help="taobao, tmall, complete_journey or table")],
+    path: Annotated[Path | None, typer.Argument(help="the raw file; none for complete_journey")] = None,
+    name: Annotated[str, typer.Option(help="name to store it under; by default the reader's")] = "",
+    on_bad_rows: Annotated[OnBadRows, typer.Option(help="refuse, or skip and count")] = "refuse",
+    user: Annotated[str, typer.Option(help="table: column with the user")] = "",
+    item: Annotated[str, typer.Option(help="table: column with the item")] = "",
+    category: Annotated[str, typer.Option(help="table: column with the category")] = "",
+    time: Annotated[str, typer.Option(help="table: column with the time or order")] = "",
+    behaviour: Annotated[str, typer.Option(help="table: column with the behaviour")] = "",
+    keep: Annotated[str, typer.Option(help="table: behaviours to keep, separated by commas")] = "",
+) -> None:
+    """Read a raw log into the store and print its data card.
+
+    Example: dare data prepare taobao UserBehavior.csv --name taobao
+
+    Example: dare data prepare table clicks.csv --user visitor --item page --category section --name mine
+    """
+    from dare_core.data.logs import prepare
+
+    columns: dict[str, Any] = {
+        key: value
+        for key, value in {
+            "user": user,
+            "item": item,
+            "category": category,
+            "time": time,
+            "behaviour": behaviour,
+            "keep": tuple(part.strip() for part in keep.split(",") if part.strip()),
+        }.items()
+        if value
+    }
+    log = prepare(reader, path, name=name or reader, on_bad_rows=on_bad_rows, **columns)
+    say(card_lines(log.card))
+
+
+@data_app.command("generate")
+def data_generate(
+    kind: Annotated[str, typer.Option(help="twin, independent, no_decay or no_semantics")] = "twin",
+    users: Annotated[int, typer.Option(help="number of users")] = 700,
+    world_seed: Annotated[int, typer.Option(help="seed of the world")] = 1,
+) -> None:
+    """Generate a world whose true relevance is known, and print its data card.
+
+    Example: dare data generate --kind independent --users 4000
+    """
+    from dare_core.config import explain
+    from dare_core.data.generated import WorldConfig, generate
+
+    try:
+        config = WorldConfig.model_validate({"kind": kind, "users": users, "world_seed": world_seed})
+    except ValidationError as error:
+        raise explain(error, "world") from error
+    say(card_lines(generate(config).card))
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The prepared logs.
+
+    Example: dare data list
+    """
+    from dare_core.data.logs import available
+    from dare_core.present import table
+
+    rows = [
+        {"log": c.name, "kind": c.kind, "clicks": c.rows_kept, "users": c.users, "items": c.items} for c in available()
+    ]
+    say(table(rows) if rows else "No log is prepared yet: dare data prepare --help")
+
+
+@data_app.command("show")
+def data_show(name: str) -> None:
+    """The data card of a log.
+
+    Example: dare data show complete_journey
+    """
+    from dare_core.data.logs import load
+
+    say(card_lines(load(name).card))
+
+
+@data_app.command("remove")
+def data_remove(name: str) -> None:
+    """Remove a prepared log from the store; the raw file stays.
+
+    Example: dare data remove taobao
+    """
+    from dare_core.data.logs import remove
+
+    remove(name)
+    say(f"Removed {name}.")
+
+
+@app.command()
+def train(
+    log: Annotated[str, typer.Option(help="a prepared log, or generated, independent, no_decay, no_semantics")],
+    model: Annotated[str, typer.Option(help="a model of the table of models")] = "DARE",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", help="any setting of a study, key=value; may be given again")
+    ] = None,
+) -> None:
+    """Train one model on one log, or read the run where it is stored, and print its scores.
+
+    Example: dare train --log complete_journey --model TWIN --seed 2 -p size=32 -p epochs=1
+    """
+    from dare_core.metrics import auc, logloss
+    from dare_core.runs import RunStore
+    from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+
+    config = StudyConfig.checked({"logs": log, **parameters(parameter)})
+    store = RunStore()
+    experiment = Experiment(config, log, resolve_log(config, log, store), store)
+    run = store.get(experiment.run_config(model, seed))
+    labels = experiment.store.samples(run.config)["test"].labels
+    kept = ~(run.test_probability != run.test_probability)
+    say(f"run            {run.key} ({'read from the store' if run.reused else 'computed'})")
+    say(f"model          {model}, {run.parameters:,} parameters")
+    say(f"validation AUC {run.best.auc:.5f} (best, at iteration {run.best.step})")
+    say(f"test AUC       {auc(labels[kept], run.test_probability[kept]):.5f}")
+    say(f"test logloss   {logloss(labels[kept], run.test_probability[kept]):.5f}")
+    say(f"training       {run.seconds:.1f} s, {run.samples_per_second:,.0f} samples/s")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="name of a chapter, for example convergence")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value; may be given again")] = None,
+    profile: Annotated[str, typer.Option(help="start from a profile's parameters")] = "smoke",
+    out: Annotated[Path | None, typer.Option(help="folder of the executed notebook")] = None,
+) -> None:
+    """Execute one chapter's notebook with parameters, checked before a kernel starts.
+
+    Example: dare study convergence -p logs=complete_journey -p size=8 -p seeds=2
+    """
+    from dare_core.book import run_study
+
+    say(run_study(name, parameters(parameter), profile, out))
+
+
+@app.command()
+def book(
+    profile: Annotated[str, typer.Option(help="smoke, standard, full or paper")] = "standard",
+    chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value for every chapter that has it")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
+) -> None:
+    """Execute the chapters and build the book; prints its first page and the ledger.
+
+    Example: dare book --profile standard --chapters data,convergence -p logs=taobao -p history=50
+    """
+    from dare_core.book import build_book
+
+    names = [part.strip() for part in chapters.split(",") if part.strip()] or None
+    result = build_book(profile, names, parameters(parameter), out)
+    say(f"first page: {result.index_html}")
+    say(f"ledger:     {result.ledger}")
+
+
+@app.command()
+def claims(
+    profile: Annotated[str, typer.Option(help="whose results")] = "standard",
+    as_json: Annotated[bool, typer.Option("--json", help="a list of objects")] = False,
+) -> None:
+    """The ledger: claim, the paper's number, ours with its interval, log, verdict.
+
+    Example: dare claims --profile standard --json
+    """
+    from dare_core.claims import ledger, ledger_table, results_folder
+    from dare_core.present import table
+
+    rows = ledger(results_folder(profile), profile)
+    if as_json:
+        say(json.dumps([r.model_dump() for r in rows], indent=1, ensure_ascii=False))
+    else:
+        say(table(ledger_table(rows)))
+
+
+@runs_app.command("list")
+def runs_list() -> None:
+    """Every stored run, oldest first.
+
+    Example: dare runs list
+    """
+    from dare_core.present import table
+    from dare_core.runs import list_runs
+
+    rows = [
+        {
+            "run": run.key,
+            "log": run.config.log,
+            "model": run.config.model.name,
+            "size": run.config.model.size,
+            "seed": run.config.seed,
+            "validation AUC": run.best.auc,
+            "created": run.created,
+        }
+        for run in list_runs()
+    ]
+    say(table(rows) if rows else "No run is stored yet: dare train --help")
+
+
+@runs_app.command("show")
+def runs_show(key: Annotated[str, typer.Argument(help="the run's key, or the start of it")]) -> None:
+    """One run: its configuration, history and files.
+
+    Example: dare runs show 3fa9
+    """
+    from dare_core.runs import find_run, read_run
+
+    run = read_run(find_run(key))
+    say((run.folder / "run.json").read_text("utf-8").rstrip())
+
+
+@runs_app.command("remove")
+def runs_remove(key: Annotated[str, typer.Argument(help="the run's key, or the start of it")]) -> None:
+    """Remove a run from the store.
+
+    Example: dare runs remove 3fa9
+    """
+    from dare_core.runs import remove_run
+
+    say(f"Removed {remove_run(key)}.")
+
+
+def main() -> None:
+    """Run the command line: bad input is one sentence on standard error and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"dare: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

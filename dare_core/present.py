@@ -1,0 +1,141 @@
+"""What a chapter shows: tables, figures with alt text, claim boxes. Each has a plain text form, which is
+what notebooks store, and an HTML form for the book."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from dare_core.claims import Claim, LedgerRow, number
+
+_COLOURS = sns.color_palette("colorblind", 10)
+PALETTE: dict[str, Any] = {
+    "DARE": _COLOURS[0],
+    "TWIN": _COLOURS[1],
+    "DIN": _COLOURS[2],
+    "TWIN-4E": _COLOURS[3],
+    "TWIN (w/ proj.)": _COLOURS[4],
+    "SDIM": _COLOURS[5],
+    "ETA": _COLOURS[6],
+    "attention": _COLOURS[9],
+    "representation": _COLOURS[3],
+    "rule": _COLOURS[7],
+}
+"""A model keeps its colour through the book (seaborn's colour-blind palette)."""
+MARKS: Mapping[str, str] = {
+    "holds": "✔",
+    "holds in direction": "↗",
+    "does not hold": "✘",
+    "undecided": "?",
+    "cannot be tested here": "–",
+    "not studied yet": "…",
+}
+
+
+def colour(name: str) -> Any:
+    """The colour of a model; grey for what has none of its own."""
+    return PALETTE.get(name, (0.4, 0.4, 0.4))
+
+
+def style() -> None:
+    """Figure style of the whole book; white ground, so that figures can be read in dark mode too."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.95)
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 130, "figure.constrained_layout.use": True})
+
+
+class Shown:
+    """Something with a text form and an HTML form."""
+
+    def __init__(self, text: str, html_text: str) -> None:
+        self.text = text
+        self.html = html_text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def figure(drawn: MatplotlibFigure, alt: str) -> Shown:
+    """A figure with alt text that states what is seen; the text form is the alt text."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png")
+    plt.close(drawn)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Shown(
+        f"[figure] {alt}",
+        f'<figure class="study-figure"><img alt="{html.escape(alt)}" src="data:image/png;base64,{data}"/></figure>',
+    )
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, float):
+        return number(value) if value == value else "–"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
+    """A table from rows with the same keys; numbers to the right."""
+    if not rows:
+        return Shown(f"{caption}: nothing to show", f"<p>{html.escape(caption)}: nothing to show</p>")
+    columns = list(rows[0])
+    cells = [[cell(r.get(column)) for column in columns] for r in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    lines = ["  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True))]
+    lines += ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in cells]
+    numeric = [isinstance(rows[0].get(column), int | float) for column in columns]
+
+    def tags(values: Sequence[str], tag: str) -> str:
+        return "".join(
+            f'<{tag} class="{"number" if numeric[i] else "text"}">{html.escape(value)}</{tag}>'
+            for i, value in enumerate(values)
+        )
+
+    body = "".join(f"<tr>{tags(line, 'td')}</tr>" for line in cells)
+    heading = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    text = "\n".join(([caption] if caption else []) + [line.rstrip() for line in lines])
+    return Shown(
+        text,
+        f'<div class="study-table"><table class="table">{heading}<thead><tr>{tags(columns, "th")}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>",
+    )
+
+
+def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
+    """The box that opens a chapter: claim, the paper's number, ours with its interval, the verdict."""
+    text: list[str] = []
+    parts: list[str] = []
+    for name in dict.fromkeys(r.claim for r in rows):
+        claim = claims[name]
+        text.append(f"{name}: {claim.claim} ({claim.source})")
+        lines = []
+        for r in (r for r in rows if r.claim == name):
+            entry = claim.of(r.quantity)
+            ours = "–" if r.ours is None else f"{number(r.ours)} [{number(r.low)}, {number(r.high)}]"
+            text.append(f"  {r.log}, {r.quantity}: paper {number(r.paper)}, ours {ours}: {r.verdict}")
+            note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
+            lines.append(
+                f"<tr><td>{html.escape(entry.meaning)}</td><td>{html.escape(f'{r.log} ({r.kind})')}</td>"
+                f'<td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
+                f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
+            )
+        parts.append(
+            f"<p><strong>{name}.</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small></p>"
+            '<table class="table"><thead><tr><th>quantity</th><th>log</th><th class="number">paper (quoted)</th>'
+            '<th class="number">ours [95 % interval]</th><th>verdict</th></tr></thead><tbody>'
+            + "".join(lines)
+            + "</tbody></table>"
+        )
+    return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')

@@ -1,0 +1,308 @@
+"""What all studies share: their settings, their logs, and the record that the ledger reads."""
+
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from pydantic import Field, ValidationError, field_validator
+
+from dare_core.claims import Claim, LedgerRow, load_claims, results_folder, row
+from dare_core.config import (
+    OFFICIAL,
+    ModelConfig,
+    RunConfig,
+    SampleConfig,
+    Strict,
+    TrainingConfig,
+    explain,
+)
+from dare_core.data.generated import WorldConfig, generate
+from dare_core.data.logs import Log
+from dare_core.errors import InputError
+from dare_core.files import atomic_path, write_json
+from dare_core.intervals import Draws, Interval, Scored, auc_resamples
+from dare_core.models import model_spec
+from dare_core.present import Shown, claim_box
+from dare_core.rules import rule_scores
+from dare_core.runs import Run, RunStore
+from dare_core.samples import Samples, training_counts
+
+WORLDS = {
+    "generated": "twin",
+    "independent": "independent",
+    "no_decay": "no_decay",
+    "no_semantics": "no_semantics",
+}
+"""Names of generated worlds; any other name is that of a prepared log."""
+
+
+class StudyConfig(Strict):
+    """What every study can be told. Names in `logs` and `models` are separated by commas."""
+
+    profile: str = Field("smoke", description="label of the results, and where they are written")
+    results: str = Field("", description="folder of the metrics files; by default in the store, by profile")
+    logs: str = Field("generated", description="generated, independent, no_decay, no_semantics or prepared logs")
+    size: int = Field(16, ge=1, le=1_024, description="embedding size a field")
+    seeds: int = Field(3, ge=1, le=100, description="number of seeds, counted from 1")
+    epochs: int = Field(2, ge=1, le=100)
+    top_k: int = Field(20, ge=1)
+    history: int = Field(200, ge=1, le=100_000, description="behaviours before the target")
+    targets: int = Field(19, ge=1, le=1_000, description="training targets a user")
+    spacing: int = Field(5, ge=1, le=1_000)
+    shortest_user: int = Field(210, ge=4)
+    negatives: int = Field(2, ge=1, le=50)
+    negative_rule: Literal["auto", "unclicked", "any"] = Field(
+        "auto", description="auto: any on the null worlds, unclicked elsewhere"
+    )
+    learning_rate: float = Field(0.01, gt=0, le=1)
+    world_users: int = Field(150, ge=20, le=1_000_000, description="users of a generated world")
+    world_seed: int = Field(1, ge=0)
+    official_compat: bool = Field(False, description="compute as the published code does, defects included")
+
+    @field_validator("logs", "models", check_fields=False)
+    @classmethod
+    def _names(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if not all(names):
+            raise ValueError("expects names separated by commas")
+        return ",".join(dict.fromkeys(names))
+
+    @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Self:
+        """The configuration from a notebook's variables, each named as its parameter."""
+        return cls.checked({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values; InputError for an unknown name (with the nearest), a wrong type or range."""
+        for name in values:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, 1, 0.4)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"There is no parameter {name!r}.{hint} There are: {', '.join(cls.model_fields)}.")
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise explain(error, "parameters") from error
+        for name in config.model_names:
+            model_spec(name)
+        return config
+
+    @property
+    def log_names(self) -> list[str]:
+        """The logs asked for."""
+        return self.logs.split(",")
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; none where the study trains none."""
+        return typing.cast(str, getattr(self, "models", "")).split(",") if hasattr(self, "models") else []
+
+    @property
+    def results_path(self) -> Path:
+        """Folder of the metrics files."""
+        return Path(self.results) if self.results else results_folder(self.profile)
+
+    def samples_for(self, name: str) -> SampleConfig:
+        """How samples are cut from a log."""
+        null_world = WORLDS.get(name, "twin") != "twin"
+        rule = self.negative_rule
+        if rule == "auto":
+            rule = "any" if null_world else "unclicked"
+        return SampleConfig(
+            history=self.history,
+            targets=self.targets,
+            spacing=self.spacing,
+            shortest_user=self.shortest_user,
+            negatives=self.negatives,
+            negative_rule=rule,
+        )
+
+
+def resolve_log(config: StudyConfig, name: str, store: RunStore) -> Log:
+    """The log of a name: a generated world is made where it is missing."""
+    if name in WORLDS:
+        world = WorldConfig(kind=WORLDS[name], users=config.world_users, world_seed=config.world_seed)
+        return store.log(generate(world).card.name)
+    return store.log(name)
+
+
+@dataclass
+class Experiment:
+    """One log of a study, with the runs that the study asks for."""
+
+    config: StudyConfig
+    name: str  # as asked for
+    log: Log
+    store: RunStore
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> range:
+        """Seeds, counted from 1."""
+        return range(1, self.config.seeds + 1)
+
+    def run_config(self, model: str, seed: int, **changes: Any) -> RunConfig:
+        """The configuration of one training run; `changes` go to its model or training part."""
+        model_changes = {key: changes.pop(key) for key in list(changes) if key in ModelConfig.model_fields}
+        training = {
+            "epochs": self.config.epochs,
+            "learning_rate": self.config.learning_rate,
+            "official": OFFICIAL if self.config.official_compat else (),
+        }
+        sizes = {"name": model, "size": self.config.size, "top_k": self.config.top_k}
+        return RunConfig(
+            log=self.log.card.name,
+            samples=self.config.samples_for(self.name),
+            model=ModelConfig.model_validate(sizes | model_changes),
+            training=TrainingConfig.model_validate(training | changes),
+            seed=seed,
+        )
+
+    def train(self, models: Sequence[str], **changes: Any) -> None:
+        """Get the runs of every model and seed."""
+        for model in models:
+            for seed in self.seeds:
+                self.runs[model, seed] = self.store.get(self.run_config(model, seed, **changes))
+
+    def samples(self, seed: int) -> dict[str, Samples]:
+        """The samples that every model sees with a seed."""
+        return self.store.samples(self.run_config("DARE", seed))
+
+    def test_scores(self, model: str) -> list[np.ndarray]:
+        """Test probabilities (H, C) of a model, a seed each."""
+        return [self.runs[model, seed].test_probability for seed in self.seeds]
+
+    def rule_test_scores(self) -> dict[str, list[np.ndarray]]:
+        """Test scores (H, C) of the rules without learning, a seed each."""
+        counts = training_counts(self.log)
+        scores: dict[str, list[np.ndarray]] = {}
+        for seed in self.seeds:
+            for name, values in rule_scores(self.samples(seed), counts).items():
+                scores.setdefault(name, []).append(values)
+        return scores
+
+
+def scored(samples: Samples, values: np.ndarray, keep: np.ndarray | None = None) -> Scored:
+    """Flat test scores; users are numbered by test target. `keep` (H, C) selects samples."""
+    users = np.broadcast_to(np.arange(len(samples))[:, None], values.shape)
+    mask = ~np.isnan(values) if keep is None else keep & ~np.isnan(values)
+    return Scored(samples.labels[mask], values[mask], users[mask])
+
+
+Subset = Literal["all", "new", "seen", "unseen"]
+SUBSETS: tuple[Subset, ...] = ("all", "new", "seen", "unseen")
+
+
+def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
+    """(H, C) samples of a subset.
+
+    *new*: positives whose item the user had not clicked before (with negatives of rule `any`, negatives are
+    restricted alike); *seen* and *unseen*: targets whose item does or does not occur in training.
+    """
+    if subset == "all":
+        return np.ones(samples.items.shape, bool)
+    if subset == "new":
+        keep = samples.new.numpy().copy()
+        if rule != "any":
+            keep[:, 1:] = True
+        return keep
+    seen = samples.seen.numpy()
+    return seen if subset == "seen" else ~seen
+
+
+def auc_table(
+    experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], subset: Subset = "all"
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]:
+    """Bootstrapped AUC of several models or rules: name -> (seeds,), (seeds, B); and the shared draws."""
+    tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
+    rule = experiment.config.samples_for(experiment.name).negative_rule
+    draws = Draws.make(len(tests[0]), len(tests))
+    return {
+        name: auc_resamples(
+            [scored(t, v, subset_mask(t, subset, rule)) for t, v in zip(tests, values, strict=True)], draws
+        )
+        for name, values in scores.items()
+    }, draws
+
+
+def log_label(experiment: Experiment) -> str:
+    """The kind of log, as every number is labelled."""
+    return experiment.log.card.kind
+
+
+@dataclass
+class Record:
+    """What a chapter leaves behind: ledger rows, tables (as CSV files too), and what it rests on."""
+
+    chapter: str
+    config: StudyConfig
+    store: RunStore
+    claims: dict[str, Claim] = field(default_factory=load_claims)
+    rows: list[LedgerRow] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    logs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def use(self, name: str) -> Experiment:
+        """Open a log, noting what it is."""
+        log = resolve_log(self.config, name, self.store)
+        self.logs[name] = {"name": log.card.name, "kind": log.card.kind, "fingerprint": log.fingerprint}
+        return Experiment(self.config, name, log, self.store)
+
+    def judge(
+        self, claim: str, quantity: str, interval: Interval | None, experiment: Experiment, note: str = ""
+    ) -> None:
+        """Add a ledger row; its verdict follows from the rule."""
+        self.rows.append(
+            row(
+                self.claims,
+                claim,
+                quantity,
+                interval,
+                log=experiment.name,
+                kind=log_label(experiment),
+                profile=self.config.profile,
+                note=note,
+            )
+        )
+
+    def write(self) -> Path:
+        """Write the metrics file and one CSV a table; returns the metrics file's path."""
+        folder = self.config.results_path
+        for name, lines in self.tables.items():
+            with atomic_path(folder / f"{self.chapter}_{name}.csv") as temporary:
+                pl.DataFrame(lines, infer_schema_length=None).write_csv(temporary)
+        path = folder / f"{self.chapter}.json"
+        write_json(
+            path,
+            {
+                "chapter": self.chapter,
+                "date": datetime.now(UTC).date().isoformat(),
+                "config": self.config.model_dump(mode="json", exclude={"results"}),
+                "logs": self.logs,
+                "rows": [r.model_dump() for r in self.rows],
+                "tables": json.loads(json.dumps(self.tables, default=float).replace("NaN", "null")),
+                "runs": {"computed": self.store.computed, "reused": self.store.reused},
+            },
+        )
+        return path
+
+    def box(self) -> Shown:
+        """The claim box."""
+        return claim_box(self.claims, self.rows)
+
+    def summary(self) -> str:
+        """Stable text for the notebook's regression test: what was used and judged, without digits that
+        change with the machine."""
+        lines = [f"{name}: {entry['kind']} {entry['fingerprint']}" for name, entry in self.logs.items()]
+        lines.append(f"trainings: {self.store.computed + self.store.reused}")
+        lines += [f"{r.claim} {r.quantity} on {r.log}: judged" for r in self.rows]
+        lines += [f"{name}: {len(rows)} rows" for name, rows in self.tables.items()]
+        return "\n".join(lines)

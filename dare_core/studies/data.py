@@ -1,0 +1,202 @@
+"""Data: what each log is, and whether relevance is semantic and temporal in it (claim A1, figure 8a)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from pydantic import Field
+
+from dare_core.data.calibration import match, statistics, taobao_statistics
+from dare_core.intervals import Interval, jackknife
+from dare_core.metrics import Array
+from dare_core.present import PALETTE, Shown, figure, style, table
+from dare_core.relevance import RelevanceCounts, decay_slope, relevance_counts, same_minus_other
+from dare_core.runs import RunStore
+from dare_core.studies.common import Experiment, Record, StudyConfig
+
+
+class Config(StudyConfig):
+    """Parameters of the Data chapter."""
+
+    categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat map")
+    positions: int = Field(50, ge=5, le=1_000, description="positions of the heat map")
+
+
+@dataclass
+class LogView:
+    """What the chapter shows of one log."""
+
+    experiment: Experiment
+    card: dict[str, Any]
+    lengths: np.ndarray
+    popularity: np.ndarray  # clicks of categories, most clicked first
+    statistics: dict[str, Any]
+    relevance: RelevanceCounts
+    information: np.ndarray  # (T, T, P)
+
+
+@dataclass
+class Result:
+    """Everything that the chapter shows."""
+
+    record: Record
+    views: list[LogView]
+
+
+def interval_of(statistic: Callable[[Array], float], counts: RelevanceCounts) -> Interval:
+    """Interval over users of a statistic of the mutual information."""
+    return jackknife(counts.users, lambda weights: statistic(counts.mutual_information(weights)))
+
+
+def run(config: Config) -> Result:
+    """Describe every log and judge A1 on it."""
+    record = Record("data", config, RunStore())
+    views = []
+    for name in config.log_names:
+        experiment = record.use(name)
+        log = experiment.log
+        train = experiment.samples(1)["train"]
+        counts = relevance_counts(train, config.categories, config.positions)
+        information = counts.mutual_information()
+        for quantity, statistic in (("same_minus_other", same_minus_other), ("decay_slope", decay_slope)):
+            interval = interval_of(statistic, counts)
+            record.judge("A1", quantity, interval, experiment)
+        card = log.card.model_dump()
+        views.append(
+            LogView(
+                experiment,
+                card,
+                np.diff(log.offsets),
+                np.sort(np.bincount(log.categories)[1:])[::-1],
+                statistics(log),
+                counts,
+                information,
+            )
+        )
+    record.tables["logs"] = [card_row(view) for view in views]
+    record.tables["relevance"] = [line for view in views for line in relevance_rows(view)]
+    record.write()
+    return Result(record, views)
+
+
+def card_row(view: LogView) -> dict[str, Any]:
+    """One line of the table of logs."""
+    samples = view.experiment.samples(1)
+    shortest = view.experiment.config.shortest_user
+    return {
+        "log": view.experiment.name,
+        "kind": view.card["kind"],
+        "clicks": int(view.lengths.sum()),
+        "users": view.card["users"],
+        f"users with >= {shortest} clicks": int((view.lengths >= shortest).sum()),
+        "items": view.card["items"],
+        "categories": view.card["categories"],
+        "training samples": samples["train"].size,
+        "test samples": samples["test"].size,
+    }
+
+
+def relevance_rows(view: LogView) -> list[dict[str, Any]]:
+    """The heat map's numbers: mutual information of same- and other-category behaviours by position."""
+    same = np.einsum("iip->p", view.information) / len(view.information)
+    t = len(view.information)
+    other = (view.information.sum((0, 1)) - same * t) / max(t * (t - 1), 1)
+    floor = float(view.relevance.floor().mean())
+    return [
+        {
+            "log": view.experiment.name,
+            "position": p + 1,
+            "same_category_bits": float(same[p]),
+            "other_category_bits": float(other[p]),
+            "expected_by_chance_bits": floor,
+        }
+        for p in range(len(same))
+    ]
+
+
+def show_cards(result: Result) -> Shown:
+    """The table of logs, and each log's card under it."""
+    shown = table(result.record.tables["logs"], "The logs of this book")
+    cards = []
+    for view in result.views:
+        rows = [
+            {
+                "field": key.replace("_", " "),
+                "value": "; ".join(value) if isinstance(value, list) else str(value),
+            }
+            for key, value in view.card.items()
+            if value and key not in ("created_with", "title")
+        ]
+        cards.append(table(rows, f"Data card: {view.card['title']}"))
+    return Shown("\n\n".join(t.text for t in [shown, *cards]), "".join(t.html for t in [shown, *cards]))
+
+
+def show_shapes(result: Result) -> Shown:
+    """Lengths of users and popularity of categories."""
+    style()
+    drawn, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    parts = []
+    for view, line in zip(result.views, ("-", "--", "-.", ":") * 8, strict=False):
+        lengths = np.sort(view.lengths)[::-1]
+        left.plot(np.arange(1, len(lengths) + 1) / len(lengths), lengths, line, label=view.experiment.name)
+        share = view.popularity / view.popularity.sum()
+        right.plot(np.arange(1, len(share) + 1), share, line, label=view.experiment.name)
+        parts.append(
+            f"{view.experiment.name}: median user {int(np.median(lengths))} clicks, "
+            f"most clicked category {share[0]:.1%} of clicks"
+        )
+    left.set(xlabel="share of users", ylabel="clicks of the user", yscale="log", title="User lengths")
+    right.set(xlabel="category rank", ylabel="share of clicks", xscale="log", yscale="log", title="Categories")
+    right.legend()
+    return figure(drawn, "User lengths and category popularity on logarithmic scales. " + "; ".join(parts) + ".")
+
+
+def show_match(result: Result) -> Shown:
+    """How near each log is to the Taobao head, in the statistics that calibrated the generated world."""
+    compared = {view.experiment.name: match(taobao_statistics(), view.statistics) for view in result.views}
+    first = next(iter(compared.values()))
+    rows = [
+        {
+            "statistic": name,
+            "Taobao head": published,
+            **{log: frame["second"][i] for log, frame in compared.items()},
+        }
+        for i, (name, published) in enumerate(first.select("statistic", "first").iter_rows())
+    ]
+    return table(rows, "The Taobao head (published log, aggregated statistics) beside the logs of this book")
+
+
+def show_relevance(result: Result) -> Shown:
+    """Figure 8a: mutual information by behaviour category and position, for the most frequent target."""
+    style()
+    count = len(result.views)
+    drawn, axes = plt.subplots(count, 2, figsize=(9.5, 3.5 * count), squeeze=False, width_ratios=(1.5, 1))
+    parts = []
+    for (heat, line), view in zip(axes, result.views, strict=True):
+        image = heat.imshow(1e3 * view.information[0], aspect="auto", cmap="viridis", interpolation="nearest")
+        drawn.colorbar(image, ax=heat, label="10⁻³ bit")
+        heat.set(
+            title=f"{view.experiment.name}: target category {view.relevance.categories[0]} (row 0)",
+            xlabel="position (1 is the newest)",
+            ylabel="behaviour category, by frequency",
+        )
+        heat.set_xticks(np.arange(0, view.relevance.positions, 10), np.arange(1, view.relevance.positions + 1, 10))
+        heat.grid(False)
+        rows = relevance_rows(view)
+        positions = [r["position"] for r in rows]
+        same = [r["same_category_bits"] for r in rows]
+        line.plot(positions, same, color=PALETTE["attention"], label="same category")
+        line.plot(
+            positions, [r["other_category_bits"] for r in rows], color=PALETTE["representation"], ls="--",
+            label="other categories",
+        )  # fmt: skip
+        line.plot(positions, [r["expected_by_chance_bits"] for r in rows], "k:", label="by chance")
+        line.set(title="mean over targets", xlabel="position", ylabel="bits", xscale="log", yscale="log")
+        line.legend(fontsize=8)
+        parts.append(
+            f"{view.experiment.name}: same-category information falls from {1e3 * same[0]:.2f} at position 1 "
+            f"to {1e3 * same[-1]:.2f} thousandths of a bit at position {positions[-1]}"
+        )
+    return figure(drawn, "Mutual information of behaviours with the label. " + "; ".join(parts) + ".")

@@ -1,0 +1,134 @@
+"""Your own log: does decoupling pay on it?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from dare_core.data.generated import WorldConfig, generate
+from dare_core.data.logs import Log, prepare
+from dare_core.data.reading import OnBadRows
+from dare_core.errors import InputError
+from dare_core.files import atomic_path, store_root
+from dare_core.intervals import Interval, difference_interval
+from dare_core.present import Shown, table
+from dare_core.runs import RunStore
+from dare_core.studies.common import Experiment, Record, StudyConfig, auc_table
+from dare_core.studies.convergence import score_rows
+
+PAYS = 0.001
+"""A gain in AUC of one per mille is what the field calls worth having (paper, section 4.2)."""
+
+
+class Config(StudyConfig):
+    """Parameters of this chapter: the file, and which of its columns is what."""
+
+    logs: str = Field("own", description="name under which the log is stored")
+    models: str = Field("DARE,TWIN,DIN", description="models to compare")
+    path: str = Field("", description="CSV, TSV or Parquet file; a demonstration is written when left empty")
+    user_column: str = Field("user", description="column with the user")
+    item_column: str = Field("item", description="column with the item")
+    category_column: str = Field("", description="column with the item's category; none when empty")
+    time_column: str = Field("", description="column with the time or order; file order when empty")
+    behaviour_column: str = Field("", description="column with the behaviour; none when empty")
+    keep: str = Field("", description="behaviours to keep, separated by commas; all when empty")
+    on_bad_rows: OnBadRows = Field("refuse", description="refuse or skip")
+
+
+@dataclass
+class Result:
+    """Everything that the chapter shows."""
+
+    record: Record
+    experiment: Experiment
+    demonstration: bool
+    gain: Interval
+    best_rule: str
+
+
+def demonstration_file(config: Config) -> Path:
+    """A CSV of a generated world under foreign column names, so that the chapter runs without a file."""
+    log = generate(WorldConfig(users=config.world_users, world_seed=config.world_seed + 100))
+    path = store_root() / "demonstration" / f"{log.fingerprint[:12]}.csv"
+    if not path.exists():
+        users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+        frame = pl.DataFrame({"visitor": users, "page": log.items, "section": log.categories})
+        frame = frame.with_columns(visitor=pl.format("v{}", "visitor"), page=pl.format("p{}", "page"))
+        with atomic_path(path) as temporary:
+            frame.write_csv(temporary)
+    return path
+
+
+def own_log(config: Config) -> tuple[Log, bool]:
+    """Prepare the file's log; true when it is the demonstration."""
+    name = config.log_names[0]
+    if len(config.log_names) != 1:
+        raise InputError("logs: this chapter takes the name of one log, under which the file is stored.")
+    if config.path:
+        columns: dict[str, Any] = {
+            "user": config.user_column,
+            "item": config.item_column,
+            "category": config.category_column or None,
+            "time": config.time_column or None,
+            "behaviour": config.behaviour_column or None,
+            "keep": tuple(value.strip() for value in config.keep.split(",") if value.strip()),
+        }
+        path = Path(config.path).expanduser()
+    else:
+        columns = {"user": "visitor", "item": "page", "category": "section"}
+        path = demonstration_file(config)
+        name = "demonstration"
+    if not path.is_file():
+        raise InputError(f"path: there is no file {str(path)!r}: give the path of a CSV, TSV or Parquet file.")
+    return prepare("table", path, name=name, on_bad_rows=config.on_bad_rows, **columns), not config.path
+
+
+def run(config: Config) -> Result:
+    """Prepare the log, train the models on it, and say whether decoupling pays there."""
+    log, demonstration = own_log(config)
+    config = config.model_copy(update={"logs": log.card.name})
+    record = Record("your_own_log", config, RunStore())
+    experiment = record.use(log.card.name)
+    experiment.train(config.model_names)
+    rules = experiment.rule_test_scores()
+    scores = {m: experiment.test_scores(m) for m in config.model_names} | rules
+    record.tables["scores"] = score_rows(experiment, scores)
+    resamples, draws = auc_table(experiment, scores)
+    if not {"DARE", "TWIN"} <= set(config.model_names):
+        raise InputError("models: the comparison needs DARE and TWIN among the models.")
+    gain = difference_interval(resamples["DARE"], resamples["TWIN"], draws)
+    best_rule = max(rules, key=lambda name: float(resamples[name][0].mean()))
+    record.tables["log"] = [{"field": k, "value": str(v)} for k, v in log.card.model_dump().items()]
+    record.write()
+    return Result(record, experiment, demonstration, gain, best_rule)
+
+
+def answer(result: Result) -> str:
+    """One sentence: does decoupling pay on this log?"""
+    gain = result.gain
+    if gain.low > 0:
+        size = "worth having" if gain.estimate >= PAYS else "small"
+        verdict = f"yes, DARE's AUC is above TWIN's by a margin that is {size}"
+    elif gain.high < 0:
+        verdict = "no, TWIN's AUC is above DARE's"
+    elif gain.high < PAYS:
+        verdict = "no, a gain of one per mille is excluded"
+    else:
+        verdict = "undecided, the log is too small to tell"
+    return (
+        f"Does decoupling pay here? {verdict}: DARE minus TWIN {gain} "
+        f"(this size detects {gain.detectable:.4f}); best rule without learning: {result.best_rule}."
+    )
+
+
+def show_card(result: Result) -> Shown:
+    """The data card."""
+    return table(result.record.tables["log"], "Data card of the log")
+
+
+def show_scores(result: Result) -> Shown:
+    """Test scores of models and rules."""
+    return table(result.record.tables["scores"], "Test scores of models and of rules without learning")
