@@ -67,8 +67,10 @@ def resampled_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
 
     Arguments: labels and scores (n,), weights (B, n), for example how often a bootstrap drew each sample.
     Returns (B,). Equal to `sklearn.metrics.roc_auc_score(..., sample_weight=w)` for each row, with one sort
-    in place of B.
+    in place of B; NaN where a class is missing.
     """
+    if not len(scores):
+        return np.full(len(weights), np.nan)
     order = np.argsort(scores, kind="stable")
     sorted_scores = scores[order]
     last = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], True))  # end of each tie
