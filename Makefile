@@ -2,7 +2,7 @@ PYTHON ?= python3
 PROFILE ?= standard
 BIN := .venv/bin
 
-.PHONY: book test env lock lint clean
+.PHONY: book test notebooks env lock lint clean
 
 book: env
 	$(BIN)/dare book --profile $(PROFILE)
@@ -10,7 +10,7 @@ book: env
 # Notebooks start from an empty store: a full one would be tested instead of the code. The book then reuses runs.
 test: env
 	@echo "== 1/4 ruff"
-	$(BIN)/ruff check dare_core tests
+	$(BIN)/ruff check dare_core tests benchmarks notebooks/*.py
 	@echo "== 2/4 unit tests"
 	$(BIN)/python -m pytest
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export DARE_STORE="$$store"; \
@@ -18,6 +18,10 @@ test: env
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks; \
 	echo "== 4/4 smoke book"; \
 	$(BIN)/dare book --profile smoke
+
+# Runs the notebooks and stores their text outputs, which the tests then guard.
+notebooks: env
+	$(BIN)/python notebooks/refresh.py
 
 env: .venv/.installed
 
@@ -37,7 +41,7 @@ lock: env
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 lint: env
-	$(BIN)/ruff check dare_core tests
+	$(BIN)/ruff check dare_core tests benchmarks notebooks/*.py
 	$(BIN)/mypy dare_core
 
 clean:

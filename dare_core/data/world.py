@@ -3,9 +3,10 @@
 **What every world shares.** Categories c = 1..C have the popularity
 P(c) proportional to (rank + category_shift)^-category_exponent; an item i of category c has the popularity
 q(i | c) proportional to (rank within c + item_shift)^-item_exponent, and a category has items in proportion
-to P(c), at least one. Ids are a random permutation of the ranks, so that an id tells nothing. A user has
-T clicks, T = shortest + an exponential of scale `length_scale`, cut at `longest`. Position p = 1 is the
-click just before the one that is drawn, and kernels live on p = 1..200.
+to P(c), at least one. Related categories form `groups`, dealt out by popularity three neighbours at a time,
+so that each has popular and rare ones. Ids are a random permutation of the ranks: an id tells nothing. A
+user has T clicks, T = shortest + an exponential of scale `length_scale`, cut at `longest`. Position p = 1 is
+the click just before the one that is drawn, and kernels live on p = 1..200.
 
 **twin** (the default; its numbers are calibrated on the head of the real Taobao log, see `calibration`).
 Each user has m long-lived interests z_1..z_m drawn from P(c), with weights theta_j proportional to 1 / j, and
@@ -50,6 +51,8 @@ from pydantic import BaseModel, Field, model_validator
 
 # Positions that a kernel covers; also the burn-in, so that the first stored click has a full past.
 REACH = 200
+# Categories of neighbouring popularity that are dealt to one group in a turn.
+TOGETHER = 3
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -69,7 +72,14 @@ class Kernel(BaseModel, frozen=True, extra="forbid"):
 
 
 class WorldConfig(BaseModel, frozen=True, extra="forbid"):
-    """A world: same configuration, same log. The symbols are those of the module's text."""
+    """A world: same configuration, same log. The symbols are those of the module's text.
+
+    The twin's default numbers were found by a coordinate and random search that minimised the squared log
+    ratios of `calibration.match` between the Taobao head and the mean of worlds with seeds 11, 12 and 13,
+    under two choices that those statistics leave open: `related` is at most 0.4, so that a category is
+    mostly followed by itself, and `interest_share` is at least 0.3 of what does not come from the past. The
+    numbers of items and users are not fitted. No model or rule took part.
+    """
 
     kind: Literal["twin", "independent", "no_decay", "no_semantics"] = "twin"
     users: int = Field(700, ge=1)
@@ -125,8 +135,9 @@ def build_world(config: WorldConfig) -> World:
     n = config.categories
     by_rank = (np.arange(1, n + 1) + config.category_shift) ** -config.category_exponent
     probability = np.zeros(n + 1)
-    probability[1:] = rng.permutation(by_rank / by_rank.sum())
-    group = np.concatenate([[0], rng.permutation(n) % config.groups + 1])
+    rank = rng.permutation(n)  # from 0, of categories 1..n
+    probability[1:] = (by_rank / by_rank.sum())[rank]
+    group = np.concatenate([[0], rank // TOGETHER % config.groups + 1])
     steps = np.rint((config.items - n) * np.cumsum(probability)).astype(np.int64)
     counts = np.diff(steps) + 1
     item_category = np.concatenate([[0], np.repeat(np.arange(1, n + 1), counts)])
