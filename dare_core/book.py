@@ -113,7 +113,7 @@ def execute_chapter(name: str, parameters: dict[str, Any], out_dir: Path) -> Pat
             parameters,
             kernel_name="python3",
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
         return executed
     except PapermillExecutionError as error:

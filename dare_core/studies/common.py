@@ -1,6 +1,6 @@
 """What all studies share: their settings, their logs, and the record that the ledger reads."""
 
-import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +238,11 @@ def log_label(experiment: Experiment) -> str:
     return experiment.log.card.kind
 
 
+def plain(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's line with null in place of numbers that are not finite, which JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+
+
 @dataclass
 class Record:
     """What a chapter leaves behind: ledger rows, tables (as CSV files too), and what it rests on."""
@@ -288,7 +293,7 @@ class Record:
                 "config": self.config.model_dump(mode="json", exclude={"results"}),
                 "logs": self.logs,
                 "rows": [r.model_dump() for r in self.rows],
-                "tables": json.loads(json.dumps(self.tables, default=float).replace("NaN", "null")),
+                "tables": {name: [plain(line) for line in lines] for name, lines in self.tables.items()},
                 "runs": {"computed": self.store.computed, "reused": self.store.reused},
             },
         )
