@@ -17,9 +17,10 @@ from dare_core.metrics import auc
 from dare_core.relevance import relevance_counts
 from dare_core.runs import RunStore
 from dare_core.studies import STUDIES, convergence, data, your_own_log
-from dare_core.studies.common import Experiment, Record, StudyConfig, resolve_log, subset_mask
+from dare_core.studies.common import Experiment, Record, StudyConfig, resolve_log
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.gradients import block_interval, negative_steps, norm_ratio
+from dare_core.studies.scores import subset_mask
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 5}

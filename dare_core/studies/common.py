@@ -27,7 +27,7 @@ from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log
 from dare_core.errors import InputError
 from dare_core.files import atomic_path, write_json
-from dare_core.intervals import Draws, Interval, Scored, auc_resamples
+from dare_core.intervals import Interval
 from dare_core.models import model_spec
 from dare_core.present import Shown, claim_box
 from dare_core.rules import rule_scores
@@ -188,49 +188,6 @@ class Experiment:
             for name, values in rule_scores(self.samples(seed), counts).items():
                 scores.setdefault(name, []).append(values)
         return scores
-
-
-def scored(samples: Samples, values: np.ndarray, keep: np.ndarray | None = None) -> Scored:
-    """Flat test scores; users are numbered by test target. `keep` (H, C) selects samples."""
-    users = np.broadcast_to(np.arange(len(samples))[:, None], values.shape)
-    mask = ~np.isnan(values) if keep is None else keep & ~np.isnan(values)
-    return Scored(samples.labels[mask], values[mask], users[mask])
-
-
-Subset = Literal["all", "new", "seen", "unseen"]
-SUBSETS: tuple[Subset, ...] = ("all", "new", "seen", "unseen")
-
-
-def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
-    """(H, C) samples of a subset.
-
-    *new*: positives whose item the user had not clicked before (with negatives of rule `any`, negatives are
-    restricted alike); *seen* and *unseen*: targets whose item does or does not occur in training.
-    """
-    if subset == "all":
-        return np.ones(samples.items.shape, bool)
-    if subset == "new":
-        keep = samples.new.numpy().copy()
-        if rule != "any":
-            keep[:, 1:] = True
-        return keep
-    seen = samples.seen.numpy()
-    return seen if subset == "seen" else ~seen
-
-
-def auc_table(
-    experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], subset: Subset = "all"
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]:
-    """Bootstrapped AUC of several models or rules: name -> (seeds,), (seeds, B); and the shared draws."""
-    tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
-    rule = experiment.config.samples_for(experiment.name).negative_rule
-    draws = Draws.make(len(tests[0]), len(tests))
-    return {
-        name: auc_resamples(
-            [scored(t, v, subset_mask(t, subset, rule)) for t, v in zip(tests, values, strict=True)], draws
-        )
-        for name, values in scores.items()
-    }, draws
 
 
 def log_label(experiment: Experiment) -> str:

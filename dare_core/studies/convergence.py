@@ -1,6 +1,5 @@
 """Convergence: claim C1 (paper, section 4.5, figures 11a and 11b), and the test scores beside the rules."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +7,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field
 
-from dare_core.intervals import Draws, Interval, auc_interval, difference_interval, from_resamples
-from dare_core.metrics import Array, auc, grouped_auc, logloss
+from dare_core.intervals import Draws, Interval, from_resamples
+from dare_core.metrics import Array, auc
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.rules import rule_scores
 from dare_core.runs import Run, RunStore
 from dare_core.samples import training_counts
-from dare_core.studies.common import SUBSETS, Experiment, Record, StudyConfig, auc_table
+from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.scores import score_rows
 
 PAPER_LEVEL = 0.9
 REFERENCE, CLAIMED = "TWIN", "DARE"
@@ -113,40 +113,6 @@ def level_rows(experiment: Experiment) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def score_rows(experiment: Experiment, scores: Mapping[str, list[np.ndarray]]) -> list[dict[str, Any]]:
-    """Test AUC with interval, on all samples and the subsets, GAUC and logloss, a line each score."""
-    rows: dict[str, dict[str, Any]] = {name: {"log": experiment.name, "model or rule": name} for name in scores}
-    for subset in SUBSETS:
-        resamples, draws = auc_table(experiment, scores, subset)
-        for name, values in resamples.items():
-            interval = auc_interval(values, draws)
-            rows[name][f"AUC {subset}"] = interval.estimate
-            if subset == "all":
-                rows[name]["95 %"] = f"[{interval.low:.4f}, {interval.high:.4f}]"
-                if name != CLAIMED and CLAIMED in resamples:
-                    difference = difference_interval(resamples[CLAIMED], values, draws)
-                    rows[name]["DARE minus it"] = difference.estimate
-                    rows[name]["difference 95 %"] = f"[{difference.low:.4f}, {difference.high:.4f}]"
-                    rows[name]["detectable"] = difference.detectable
-                else:
-                    rows[name] |= {"DARE minus it": None, "difference 95 %": "", "detectable": None}
-    for name, seeds in scores.items():
-        tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
-        groups: dict[str, list[float]] = {"GAUC by user": [], "GAUC by category": [], "logloss": []}
-        for test, probability in zip(tests, seeds, strict=True):
-            kept = ~np.isnan(probability)
-            users = np.broadcast_to(test.users.numpy()[:, None], probability.shape)[kept]
-            labels = test.labels[kept]
-            groups["GAUC by user"].append(grouped_auc(labels, probability[kept], users).value)
-            categories = test.categories.numpy()[kept]
-            groups["GAUC by category"].append(grouped_auc(labels, probability[kept], categories).value)
-            if (name, 1) in experiment.runs:
-                groups["logloss"].append(logloss(labels, probability[kept]))
-        for label, found in groups.items():
-            rows[name][label] = float(np.mean(found)) if found else None
-    return list(rows.values())
 
 
 def best_validation_rule(experiment: Experiment) -> tuple[str, float]:

@@ -16,8 +16,8 @@ from dare_core.files import atomic_path, store_root
 from dare_core.intervals import Interval, difference_interval
 from dare_core.present import Shown, table
 from dare_core.runs import RunStore
-from dare_core.studies.common import Experiment, Record, StudyConfig, auc_table
-from dare_core.studies.convergence import score_rows
+from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.scores import auc_table, score_rows
 
 PAYS = 0.001
 """A gain in AUC of one per mille is what the field calls worth having (paper, section 4.2)."""
