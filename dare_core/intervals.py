@@ -1,6 +1,6 @@
 """Intervals: paired bootstrap over users and seeds, and what a table can detect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,33 @@ def difference_interval(
     """Mean of first - second over seeds, paired by user and by seed."""
     plain = first[0] - second[0]
     return from_resamples(float(plain.mean()), draws.mean_over_seeds(first[1] - second[1]), len(plain), level)
+
+
+def best_of(many: Sequence[tuple[Array, Array]], draws: Draws) -> tuple[Array, Array]:
+    """The best (highest mean over seeds) of several scores, chosen anew under every draw.
+
+    Choosing the best on the data that judge it favours it; choosing anew within each draw carries that into
+    the interval. Returns (S,) and (S, B) like its arguments.
+    """
+    plain = max((values for values, _ in many), key=lambda values: float(values.mean()))
+    means = np.stack([draws.mean_over_seeds(resampled) for _, resampled in many])
+    chosen = means.argmax(0)
+    stacked = np.stack([resampled for _, resampled in many])  # (M, S, B)
+    return plain, stacked[chosen, :, np.arange(stacked.shape[2])].T
+
+
+def holm(pairs: Mapping[str, tuple[tuple[Array, Array], tuple[Array, Array]]], draws: Draws) -> dict[str, Interval]:
+    """Intervals of several differences that make one claim, by Holm's step-down correction.
+
+    The difference that lies most standard errors from 0 is judged at level 1 - 0.05 / m, the next at
+    1 - 0.05 / (m - 1), and so on.
+    """
+    plain = {name: difference_interval(first, second, draws) for name, (first, second) in pairs.items()}
+    order = sorted(plain, key=lambda name: -abs(plain[name].estimate) / max(plain[name].standard_error, 1e-12))
+    return {
+        name: difference_interval(*pairs[name], draws, level=1 - (1 - LEVEL) / (len(order) - place))
+        for place, name in enumerate(order)
+    }
 
 
 def jackknife(

@@ -89,20 +89,20 @@ class WorldConfig(BaseModel, frozen=True, extra="forbid"):
     shortest: int = Field(211, ge=1)
     longest: int = Field(400, ge=1)
     length_scale: float = Field(90.0, gt=0)
-    category_exponent: float = 1.4
-    category_shift: float = Field(10.0, gt=-1)
-    item_exponent: float = 0.8
-    item_shift: float = Field(5.0, gt=-1)
-    groups: int = Field(50, ge=1)
-    related: float = Field(0.1, ge=0, le=1)
-    repeat_share: float = Field(0.25, ge=0, le=1)
-    repeat_kernel: Kernel = Kernel(exponent=1.0, first=(0.1, 2.0, 0.8))
-    continue_share: float = Field(0.5, ge=0, le=1)
-    continue_kernel: Kernel = Kernel(exponent=1.5)
-    interest_share: float = Field(0.1, ge=0, le=1)
-    interests: int = Field(10, ge=1)
+    category_exponent: float = 1.356
+    category_shift: float = Field(7.4, gt=-1)
+    item_exponent: float = 0.366
+    item_shift: float = Field(3.91, gt=-1)
+    groups: int = Field(373, ge=1)
+    related: float = Field(0.193, ge=0, le=1)
+    repeat_share: float = Field(0.243, ge=0, le=1)
+    repeat_kernel: Kernel = Kernel(exponent=1.039, shift=0.104, first=(0.0045, 2.3, 0.762))
+    continue_share: float = Field(0.591, ge=0, le=1)
+    continue_kernel: Kernel = Kernel(exponent=2.058, shift=0.354)
+    interest_share: float = Field(0.0647, ge=0, le=1)
+    interests: int = Field(11, ge=1)
     concentration: float = Field(10.0, gt=0)
-    alikeness: float = Field(15.0, gt=0)
+    alikeness: float = Field(10.9, gt=0)
     themes: int = Field(10, ge=1)
     theme_continue: float = Field(0.8, ge=0, le=1)
 
