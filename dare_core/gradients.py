@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dare_core.click_model import ClickModel
 from dare_core.embeddings import ROLES, Batch, Role, Vectors
-from dare_core.models import ClickModel
 
 BINS = np.linspace(-1, 1, 41)
 """Edges of the histogram of row-wise cosines."""

@@ -7,7 +7,7 @@ import torch
 from conftest import random_batch
 
 from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.embeddings import FIELDS, ROLES, Counts
+from dare_core.embeddings import FIELDS, Counts, Tables
 from dare_core.errors import InputError
 from dare_core.models import MODELS, build_model
 from dare_core.search import TopK, attend
@@ -20,6 +20,21 @@ def model(name: str, top_k: int = 4, seed: int = 1, **sizes: int):
     return build_model(ModelConfig(name=name, size=5, top_k=top_k, **sizes), COUNTS, LARGE, seed).double()
 
 
+def tables_of(built):
+    """Every set of embedding tables, a search's own included."""
+    return [module.tables for module in built.modules() if isinstance(module, Tables)]
+
+
+def backward(built, output) -> None:
+    """The two losses' gradients, combined as before a step of training."""
+    main, auxiliary = built.losses(output)
+    (main + auxiliary).backward()
+    built.combine_gradients()
+
+
+WITH_TOP_K = [name for name in MODELS if hasattr(model(name).search, "top_k")]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
     built, batch = model(name), random_batch(shortest=1)
@@ -27,12 +42,15 @@ def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
     padding = ~batch.valid.unsqueeze(1)
     assert not (output.weights * padding).any()
     sums = output.weights.sum(-1)
-    assert torch.allclose(sums, torch.ones_like(sums))
-    main, auxiliary = built.losses(output)
-    (main + auxiliary).backward()
-    for role in ROLES:
+    if name in WITH_TOP_K:
+        assert torch.allclose(sums, torch.ones_like(sums))
+        assert not (output.weights > 0).sum(-1).gt(4).any() or name == "TWIN-V2", "no more than K (V2: K clusters)"
+    else:
+        assert (sums < 1 + 1e-12).all()
+    backward(built, output)
+    for tables in tables_of(built):
         for field in ("item", "category"):
-            gradient = built.embeddings.table(role, field).grad
+            gradient = tables[field].grad
             assert gradient is not None and not gradient[0].any()
 
 
@@ -40,10 +58,10 @@ def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
 def test_content_at_padding_does_not_matter(name: str) -> None:
     built, batch = model(name).eval(), random_batch(shortest=1)
     before = built(batch).logits
-    for tables in built.embeddings.sets.values():
+    for tables in tables_of(built):
         with torch.no_grad():
-            tables.tables["item"][0] += 7
-            tables.tables["category"][0] -= 3
+            tables["item"][0] += 7
+            tables["category"][0] -= 3
     assert torch.equal(built(batch).logits, before)
 
 
@@ -55,7 +73,7 @@ def test_order_of_the_batch_does_not_matter(name: str) -> None:
     assert torch.allclose(built(batch).logits[order], built(shuffled).logits, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITH_TOP_K)
 def test_retrieving_everything_is_full_attention(name: str) -> None:
     built, batch = model(name, top_k=12), random_batch()
     output = built(batch)
@@ -88,10 +106,28 @@ def test_candidates_of_a_history_do_not_see_one_another(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_reach_exactly_the_tables_of_the_model(name: str) -> None:
     built, batch = model(name), random_batch(shortest=6)
-    main, auxiliary = built.losses(built(batch))
-    (main + auxiliary).backward()
+    output = built(batch)
+    backward(built, output)
     for parameter_name, parameter in built.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), parameter_name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_come_from_the_roles_of_each_table(name: str) -> None:
+    """Attention is trained where there is a score; a head's loss reaches only what that head reads."""
+    built, batch = model(name), random_batch(shortest=6)
+    output = built(batch)
+    main, auxiliary = built.losses(output)
+    roles = {role: list(rows.values()) for role, rows in output.vectors.rows.items()}
+    for role, rows in roles.items():
+        gradients = torch.autograd.grad(main + auxiliary, rows, retain_graph=True, allow_unused=True)
+        trained = role[0] == "representation" or name != "SDIM"
+        assert all((g is not None and bool(g.any())) == trained for g in gradients), role
+    own = list(built.search.parameters())
+    if own:
+        assert all(g is None for g in torch.autograd.grad(main, own, retain_graph=True, allow_unused=True))
+        tables = built.embedding_parameters()[: -len(own)]
+        assert all(g is None for g in torch.autograd.grad(auxiliary, tables, allow_unused=True))
 
 
 def test_dare_with_tied_tables_is_twin() -> None:

@@ -14,7 +14,16 @@ from dare_core.official import TIME_ROWS, build_official, labelled_loss, load_we
 from dare_core.search import PADDING_SCORE, TopK
 
 FOLDER = Path(__file__).parent / "official"
-VARIANTS = ("dare", "dare_small_attention", "twin", "din", "dare_short_histories")
+VARIANTS = (
+    "dare",
+    "dare_small_attention",
+    "twin",
+    "din",
+    "twin_4e",
+    "twin_projection",
+    "twin_projection_per_field",
+    "dare_short_histories",
+)
 TOLERANCE = 1e-8
 
 
