@@ -110,26 +110,26 @@ class ClickModel(nn.Module):
         vectors = self.embeddings(batch)
         used = vectors.used
         found = self.search(self.score, used["attention", "target"], used["attention", "behaviour"], batch)
-        own = used["representation", "target"], used["representation", "behaviour"]
+        target, behaviour = used["representation", "target"], used["representation", "behaviour"]
         sets = [found.weights]
         if self.average:  # the published mean divides by one more than there are
             taken = found.considered.to(found.weights.dtype)
             sets.append(taken / (taken.sum(-1, keepdim=True) + 1))
-        auxiliary = self.auxiliary_head is not None and self.training
-        if auxiliary:
+        second_head = self.auxiliary_head if self.training else None
+        if second_head is not None:
             whole = attend(found.scores, found.considered) if found.whole is None else found.whole
             if found.own is None:
                 sets.append(whole)
-        v, pooled = pool(*own, torch.stack(sets))
+        v, pooled = pool(target, behaviour, torch.stack(sets))
         features = join(self.form, v, pooled[: 1 + self.average])
         shape = found.weights.shape[:2]
         logits = self.main_head(features.flatten(0, 1)).unflatten(0, shape)
         auxiliary_logits = None
-        if auxiliary:
+        if second_head is not None:
             if found.own is not None:
-                v, pooled = pool(*found.own, whole.unsqueeze(0))
+                v, pooled = pool(found.own[0], found.own[1], whole.unsqueeze(0))
             auxiliary_features = join(self.form, v, pooled[-1:])
-            auxiliary_logits = self.auxiliary_head(auxiliary_features.flatten(0, 1)).unflatten(0, shape)
+            auxiliary_logits = second_head(auxiliary_features.flatten(0, 1)).unflatten(0, shape)
         return Output(logits, auxiliary_logits, found.scores, found.weights, found.considered, features, vectors)
 
     def losses(self, output: Output) -> tuple[Tensor, Tensor]:

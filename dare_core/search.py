@@ -168,7 +168,9 @@ class SameCategory(nn.Module):
         same = (batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)) & valid
         length = same.shape[-1]
         column = torch.arange(length, device=same.device)  # newest last
-        return best((column + length * same).float(), valid, self.top_k, self.retrieve_padding)
+        # Padding is left of all behaviours, so it comes last by itself, its newest columns first.
+        keep = best((column + length * same).float(), torch.ones_like(valid), self.top_k, True)
+        return keep if self.retrieve_padding else keep & valid
 
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         scores = score(target, behaviour)
