@@ -2,15 +2,19 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
-from conftest import random_batch
+from conftest import SMALL_SAMPLES, make_log, random_batch
 
-from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.embeddings import FIELDS, Counts, Tables
+from dare_core.config import ModelConfig, RunConfig, TrainingConfig
+from dare_core.embeddings import FIELDS, ROLES, Counts, Tables
 from dare_core.errors import InputError
-from dare_core.models import MODELS, build_model
+from dare_core.models import MODELS, build_model, model_table
+from dare_core.runs import counts_of
+from dare_core.samples import make_samples
 from dare_core.search import TopK, attend
+from dare_core.training import train
 
 COUNTS = Counts(items=40, categories=6, history=12)
 LARGE = TrainingConfig(initial_scale=0.5)  # weights large enough that scores differ
@@ -157,12 +161,111 @@ def test_top_k_retrieves_the_best_scores() -> None:
     assert (scores.masked_fill(~keep, 9).amin(-1) >= scores.masked_fill(keep, -9).amax(-1)).all()
 
 
-def test_attention_size_is_its_own_only_with_tables_of_its_own() -> None:
-    dare = model("DARE", attention_size=2)
-    assert dare.embeddings.table(("attention", "target"), "item").shape == (41, 2)
-    assert dare.embeddings.table(("representation", "target"), "item").shape == (41, 5)
-    with pytest.raises(InputError, match="attention_size"):
-        model("TWIN", attention_size=2)
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_size_is_its_own_only_with_tables_of_its_own(name: str) -> None:
+    if name.startswith(("DARE", "TWIN-4E", "three")):
+        built = model(name, attention_size=2)
+        for role in ROLES:
+            size = 2 if role[0] == "attention" else 5
+            assert built.embeddings.table(role, "item").shape == (41, size)
+        assert torch.isfinite(built(random_batch()).logits).all()
+    else:
+        with pytest.raises(InputError, match="one table for attention and representation: attention_size"):
+            model(name, attention_size=2)
+
+
+def test_a_search_of_its_own_needs_the_auxiliary_loss() -> None:
+    with pytest.raises(InputError, match="auxiliary"):
+        build_model(ModelConfig(name="SIM (soft)"), COUNTS, TrainingConfig(auxiliary_loss=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "biases"),
+    [
+        ("TWIN (w/ proj.)", 12, False),
+        ("projection (after concatenation)", 4, True),
+        ("projection (two linear)", 2, True),
+        ("projection (MLP, one hidden)", 6, True),
+        ("projection (MLP, two hidden)", 6, True),
+        ("projection (no item)", 4, False),
+        ("projection (only position)", 2, False),
+        ("projection (only category)", 2, False),
+        ("projection (only item)", 2, False),
+        ("large embedding, small output", 6, False),
+    ],
+)
+def test_number_of_maps_and_their_initial_values(name: str, maps: int, biases: bool) -> None:
+    def linears(map_initial: str):
+        config = TrainingConfig.model_validate({"map_initial": map_initial})
+        built = build_model(ModelConfig(name=name, size=16), COUNTS, config, seed=2)
+        assert len(built.embeddings.maps.layers) == maps
+        return [m for m in built.embeddings.maps.modules() if isinstance(m, torch.nn.Linear)]
+
+    for layer in linears("published"):
+        assert 0.007 < float(layer.weight.detach().std()) < 0.013
+        assert (layer.bias is not None) == biases
+    for layer in linears("xavier"):
+        expected = (2 / (layer.in_features + layer.out_features)) ** 0.5
+        assert 0.8 < float(layer.weight.detach().std()) / expected < 1.25
+        assert layer.bias is None or not layer.bias.any()
+    for layer in linears("identity"):
+        assert torch.equal(layer.weight, torch.eye(layer.out_features, layer.in_features))
+
+
+def test_identity_maps_are_twin_at_the_start() -> None:
+    config = TrainingConfig(initial_scale=0.5, map_initial="identity")
+    twin = model("TWIN")
+    for name in ("TWIN (w/ proj.)", "projection (after concatenation)", "projection (only item)"):
+        built = build_model(ModelConfig(name=name, size=5, top_k=4), COUNTS, config, 1).double()
+        built.load_state_dict(built.state_dict() | twin.state_dict())
+        assert torch.allclose(built(random_batch()).logits, twin(random_batch()).logits)
+
+
+def test_map_initial_moves_only_the_maps() -> None:
+    states = [
+        build_model(
+            ModelConfig(name="TWIN (w/ proj.)", size=4), COUNTS, TrainingConfig(map_initial=rule), 3
+        ).state_dict()
+        for rule in ("published", "identity")
+    ]
+    for key, weight in states[0].items():
+        assert torch.equal(weight, states[1][key]) != key.startswith("embeddings.maps"), key
+
+
+def test_table_of_models_at_the_size_of_taobao() -> None:
+    counts = Counts(items=4_068_790, categories=9_407, history=200)
+    rows = {row["model"]: row for row in model_table(counts, 16)}
+    assert list(rows) == list(MODELS)
+    tables = 16 * (4_068_791 + 9_408 + 201)
+    heads = rows["TWIN"]["parameters"] - tables
+    assert rows["DARE"]["parameters"] == 2 * tables + heads
+    assert rows["three tables"]["parameters"] == 3 * tables + heads
+    assert rows["TWIN-4E"]["parameters"] == 4 * tables + heads
+    assert rows["TWIN (w/ proj.)"]["parameters"] == tables + heads + 12 * 16 * 16
+    assert rows["equalised gradients"]["parameters"] == rows["ETA"]["parameters"] == rows["TWIN"]["parameters"]
+    assert rows["TWIN"]["multiplications a behaviour"] == 48
+    built = build_model(ModelConfig(name="SIM (soft)", size=16), COUNTS)
+    small = {row["model"]: row["parameters"] for row in model_table(COUNTS, 16)}
+    assert small["SIM (soft)"] == sum(p.numel() for p in built.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_and_is_reproducible(name: str) -> None:
+    log = make_log()
+    splits, counts = make_samples(log, SMALL_SAMPLES, 1), counts_of(log, SMALL_SAMPLES)
+    config = RunConfig(
+        log="by_hand",
+        samples=SMALL_SAMPLES,
+        model=ModelConfig(name=name, size=4, top_k=5),
+        training=TrainingConfig(batch_size=60, epochs=2, validations_per_epoch=1, record_gradients=True),
+    )
+    results = [
+        train(config, splits, lambda: build_model(config.model, counts, config.training, 1), False) for _ in range(2)
+    ]
+    assert results[0].history[-1].train_loss < results[0].history[0].train_loss
+    assert np.isfinite(results[0].test_probability).all()
+    assert np.array_equal(results[0].test_probability, results[1].test_probability)
+    assert results[0].gradients is not None
 
 
 def test_initial_values() -> None:
