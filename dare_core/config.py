@@ -65,6 +65,11 @@ class TrainingConfig(Strict):
     learning_rate: float = Field(0.01, gt=0, le=1)
     l2: float = Field(1e-6, ge=0, description="times the sum of squares of all non-embedding weights")
     initial_scale: float = Field(0.01, gt=0, le=10, description="standard deviation of initial weights")
+    map_initial: Literal["published", "xavier", "identity"] = Field(
+        "published",
+        description="initial weights of projection maps: normal with `initial_scale` as all others (published), "
+        "Xavier's, or ones on the diagonal",
+    )
     auxiliary_loss: bool = True
     validations_per_epoch: int = Field(10, ge=1, le=1_000)
     official: tuple[Difference, ...] = Field((), description="differences of the published code switched on")

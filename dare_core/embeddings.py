@@ -17,6 +17,7 @@ Module = Literal["attention", "representation"]
 Side = Literal["target", "behaviour"]
 Role = tuple[Module, Side]
 FIELDS = ("item", "category", "position")
+SIDES: tuple[Side, ...] = ("target", "behaviour")
 ROLES: tuple[Role, ...] = (
     ("attention", "target"),
     ("attention", "behaviour"),
@@ -26,6 +27,8 @@ ROLES: tuple[Role, ...] = (
 Rows = dict[str, Tensor]
 """Embeddings by field: (H, C, d) for targets, (H, N, d) for behaviours; positions are (1, d) and (N, d),
 because every target has position 0 and column j of every history the same position."""
+Sizes = Mapping[str, int]
+"""Embedding size by field."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,17 @@ class Vectors:
 class Tables(nn.Module):
     """One set of embedding tables, row 0 of items and categories being padding and of positions the target."""
 
-    def __init__(self, counts: Counts, size: int, fields: tuple[str, ...]) -> None:
+    def __init__(self, counts: Counts, sizes: Sizes, fields: tuple[str, ...]) -> None:
         super().__init__()
         self.fields = fields  # in this order; nn.ParameterDict sorts its keys
         rows = {"item": counts.items, "category": counts.categories, "position": counts.history}
-        self.tables = nn.ParameterDict({field: nn.Parameter(torch.empty(rows[field] + 1, size)) for field in fields})
+        self.tables = nn.ParameterDict(
+            {field: nn.Parameter(torch.empty(rows[field] + 1, sizes[field])) for field in fields}
+        )
 
-    def forward(self, batch: Batch, side: Side) -> Rows:
-        """Read the rows of a batch: see `Rows` for the shapes."""
+    def forward(self, batch: Batch, side: Side, mirrors: Rows | None = None) -> Rows:
+        """Read the rows of a batch: see `Rows` for the shapes. `mirrors` are read instead of the tables."""
+        tables = self.tables if mirrors is None else mirrors
         if side == "target":
             ids = {"item": batch.target_items, "category": batch.target_categories}
             position = torch.zeros(1, dtype=torch.long, device=batch.target_items.device)
@@ -87,23 +93,26 @@ class Tables(nn.Module):
             length = batch.history_items.shape[1]
             position = torch.arange(length, 0, -1, device=batch.history_items.device)
         ids["position"] = position
-        return {field: functional.embedding(ids[field], self.tables[field]) for field in self.fields}
+        return {field: functional.embedding(ids[field], tables[field]) for field in self.fields}
 
 
 class EmbeddingScheme(nn.Module):
     """Tables for the four roles, and optional maps behind them.
 
-    Arguments: `assignment` names the tables of each role, `sizes` the embedding size a field of each name,
-    `maps` (optional) takes and returns the rows of the four roles.
+    Arguments: `assignment` names the tables of each role, `sizes` the embedding sizes of each name, `maps`
+    (optional) takes and returns the rows of the four roles. With `equalised`, attention reads its tables
+    through mirrors (the same values, a gradient of their own), so that `combine_gradients` can weigh the
+    gradients of the two modules before a step.
     """
 
     def __init__(
         self,
         assignment: Mapping[Role, str],
-        sizes: Mapping[str, int],
+        sizes: Mapping[str, Sizes],
         counts: Counts,
         fields: tuple[str, ...] = FIELDS,
         maps: nn.Module | None = None,
+        equalised: bool = False,
     ) -> None:
         super().__init__()
         self.assignment = dict(assignment)
@@ -112,6 +121,8 @@ class EmbeddingScheme(nn.Module):
             {name: Tables(counts, sizes[name], fields) for name in dict.fromkeys(assignment.values())}
         )
         self.maps = maps
+        self.equalised = equalised
+        self.mirrors: dict[str, Rows] = {}
 
     def table(self, role: Role, field: str) -> nn.Parameter:
         """The table (rows + 1, d) that serves a role."""
@@ -120,15 +131,41 @@ class EmbeddingScheme(nn.Module):
         return tables.tables[field]
 
     def forward(self, batch: Batch) -> Vectors:
-        read: dict[tuple[str, Side], Rows] = {}
+        if self.equalised:
+            self.mirrors = {
+                self.assignment["attention", side]: {
+                    field: self.table(("attention", side), field).detach().requires_grad_() for field in self.fields
+                }
+                for side in SIDES
+            }
+        read: dict[tuple[str, Side, bool], Rows] = {}
         rows: dict[Role, Rows] = {}
         for role in ROLES:
             module, side = role
-            key = (self.assignment[role], side)
+            name, mirrored = self.assignment[role], self.equalised and module == "attention"
+            key = (name, side, mirrored)
             if key not in read:  # tables shared by two modules are read once
-                read[key] = self.sets[key[0]](batch, side)
+                read[key] = self.sets[name](batch, side, self.mirrors[name] if mirrored else None)
             rows[role] = {field: tensor.view_as(tensor) for field, tensor in read[key].items()}
         return Vectors(rows, self.maps(rows) if self.maps is not None else rows)
+
+    def combine_gradients(self) -> None:
+        """After backward, before the step: nothing, unless the scheme is `equalised`.
+
+        Then attention's gradient on each table is rescaled to the norm of representation's, over the whole
+        table, and added to it (paper, appendix C; the published code).
+        """
+        for name, mirror in self.mirrors.items():
+            tables = self.sets[name]
+            assert isinstance(tables, Tables)
+            for field, leaf in mirror.items():
+                table = tables.tables[field]
+                if leaf.grad is None or table.grad is None:
+                    continue
+                norm = leaf.grad.norm()
+                if norm > 0:
+                    table.grad += leaf.grad * (table.grad.norm() / norm)
+        self.mirrors = {}
 
 
 def shared_tables() -> dict[Role, str]:
@@ -139,3 +176,13 @@ def shared_tables() -> dict[Role, str]:
 def decoupled_tables() -> dict[Role, str]:
     """One set for attention, one for representation (DARE; paper, section 3)."""
     return {role: role[0] for role in ROLES}
+
+
+def three_tables() -> dict[Role, str]:
+    """Attention split into target and behaviour, representation shared by both (published code)."""
+    return {role: "_".join(role) if role[0] == "attention" else "representation" for role in ROLES}
+
+
+def four_tables() -> dict[Role, str]:
+    """One set for each role (TWIN-4E; paper, section 3.4)."""
+    return {role: "_".join(role) for role in ROLES}

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dare_core.click_model import ClickModel
 from dare_core.embeddings import ROLES, Batch, Role, Vectors
-from dare_core.models import ClickModel
 
 BINS = np.linspace(-1, 1, 41)
 """Edges of the histogram of row-wise cosines."""
@@ -51,6 +51,7 @@ class GradientRecorder:
         self.rows = {
             field: max(model.embeddings.table(role, field).shape[0] for role in ROLES) for field in self.fields
         }
+        self.tables = {(role, field): model.embeddings.table(role, field) for role in ROLES for field in self.fields}
         self.histogram = {field: np.zeros(len(BINS) - 1) for field in self.fields}
         self.steps: list[dict[str, list[float]]] = []
         self.heard: dict[tuple[Role, str], Tensor] = {}
@@ -77,14 +78,14 @@ class GradientRecorder:
             ("position", "target"): torch.zeros(1, dtype=torch.long),
             ("position", "behaviour"): torch.arange(length, 0, -1),
         }
-        total: Tensor | None = None
-        for (role, name), gradient in self.heard.items():
-            if role[0] == module and name == field:
-                flat = gradient.reshape(-1, gradient.shape[-1])
-                if total is None:
-                    total = torch.zeros(self.rows[field], flat.shape[1], dtype=flat.dtype)
-                total.index_add_(0, ids[field, role[1]].reshape(-1), flat)
-        assert total is not None, "listen() comes before backward()"
+        assert self.heard, "listen() comes before backward()"
+        size = next(table.shape[1] for (role, name), table in self.tables.items() if (role[0], name) == (module, field))
+        heard = [(role, g) for (role, name), g in self.heard.items() if (role[0], name) == (module, field)]
+        # A module that nothing trains, as attention by hash buckets, is never heard: its gradient is zero.
+        dtype = next(iter(self.heard.values())).dtype
+        total = torch.zeros(self.rows[field], size, dtype=dtype)
+        for role, gradient in heard:
+            total.index_add_(0, ids[field, role[1]].reshape(-1), gradient.reshape(-1, size))
         return total
 
     def record(self) -> None:

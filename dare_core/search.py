@@ -1,15 +1,21 @@
-"""Search: the attention score of every behaviour, and who is retrieved."""
+"""Scores of attention, and search by them: who is retrieved, with what weight."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dare_core.embeddings import Batch, Rows
+from dare_core.embeddings import Batch, Rows, Tables
+from dare_core.maps import concatenated
 
 PADDING_SCORE = -(2.0**32) + 1
 """Score of padding before top-K, as in the published code."""
+
+Score = Callable[[Rows, Rows], Tensor]
+"""Scores (H, C, N) of H histories, C targets each, N behaviours, from the rows of both."""
 
 
 class ScaledDotProduct(nn.Module):
@@ -17,18 +23,48 @@ class ScaledDotProduct(nn.Module):
 
     (<q_item, k_item> + <q_category, k_category>) / sqrt(2 d) + <q_position, k_position> / sqrt(d): content
     and position are scaled apart, as the published code does (the paper's equation has one sqrt(d)).
+    With `position_twice`, as that code scores in hard search, the first part is <q, k> / sqrt(3 d) over all
+    three fields.
     """
 
+    def __init__(self, position_twice: bool = False) -> None:
+        super().__init__()
+        self.position_twice = position_twice
+
     def forward(self, target: Rows, behaviour: Rows) -> Tensor:
-        """Scores (H, C, N) of H histories, C targets each, N behaviours."""
-        content = math.sqrt(target["item"].shape[-1] + target["category"].shape[-1])
-        scores = torch.matmul(target["item"] / content, behaviour["item"].transpose(-1, -2))
-        scores = scores + torch.matmul(target["category"] / content, behaviour["category"].transpose(-1, -2))
+        """Scores (H, C, N)."""
+        first = list(target) if self.position_twice else ["item", "category"]
+        scale = math.sqrt(sum(target[field].shape[-1] for field in first))
+        scores = torch.matmul(target["item"] / scale, behaviour["item"].transpose(-1, -2))
+        scores = scores + torch.matmul(target["category"] / scale, behaviour["category"].transpose(-1, -2))
         if "position" in target:
             # One score a position serves the whole batch.
             position = target["position"] @ behaviour["position"].transpose(-1, -2)
             scores = scores + position / math.sqrt(target["position"].shape[-1])
+            if self.position_twice:
+                scores = scores + position / scale
         return scores
+
+
+class SplitFromTheEnd(nn.Module):
+    """The published score where its split between content and position is not at the position's own size.
+
+    The vectors of all fields are concatenated; the last `last` numbers are scaled by 1 / sqrt(last), what is
+    before them by 1 / sqrt(its width): not a number where nothing is left (published code, "large
+    embedding, small output" from d = 48 on). In hard search the first part takes the whole vector.
+    """
+
+    def __init__(self, last: int, position_twice: bool = False) -> None:
+        super().__init__()
+        self.last = last
+        self.position_twice = position_twice
+
+    def forward(self, target: Rows, behaviour: Rows) -> Tensor:
+        """Scores (H, C, N)."""
+        q, k = concatenated(target), concatenated(behaviour).transpose(-1, -2)
+        first = q.shape[-1] if self.position_twice else max(q.shape[-1] - self.last, 0)
+        content = q[..., :first] @ k[..., :first, :] / math.sqrt(first)
+        return content + q[..., -self.last :] @ k[..., -self.last :, :] / math.sqrt(self.last)
 
 
 class LearnedScore(nn.Module):
@@ -58,11 +94,22 @@ class LearnedScore(nn.Module):
         return scores.transpose(1, 2)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search gives. Weights are zero where not retrieved; padding has none."""
+
+    scores: Tensor  # (H, C, N), before softmax
+    weights: Tensor  # (H, C, N), of the retrieved behaviours: the main head pools with them
+    considered: Tensor  # (H, C, N) true for who takes part in attention over the whole history
+    whole: Tensor | None = None  # (H, C, N) weights of the auxiliary head, if not the softmax over `considered`
+    own: tuple[Rows, Rows] | None = None  # target and behaviour rows of the auxiliary head, if not the model's
+
+
 class Search(Protocol):
     """Who is retrieved, with what weight."""
 
-    def __call__(self, scores: Tensor, target: Rows, behaviour: Rows, batch: Batch) -> Tensor:
-        """Weights (H, C, N), zero where not retrieved, each row summing to 1 (to 0 for an empty history)."""
+    def __call__(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
+        """Search with the attention vectors of targets and behaviours; see `Found`."""
         ...
 
 
@@ -70,6 +117,14 @@ def attend(scores: Tensor, keep: Tensor) -> Tensor:
     """Softmax of the scores (H, C, N) over the positions kept; zero elsewhere, and for rows that keep none."""
     weights = torch.softmax(scores.masked_fill(~keep, PADDING_SCORE), -1)
     return weights * keep
+
+
+def best(ranking: Tensor, valid: Tensor, top_k: int, retrieve_padding: bool) -> Tensor:
+    """(H, C, N) true for the K columns of highest rank; padding last, and kept only where that is asked for."""
+    valid = valid.expand_as(ranking)
+    columns = ranking.masked_fill(~valid, PADDING_SCORE).topk(min(top_k, ranking.shape[-1]), -1).indices
+    keep = torch.zeros_like(valid).scatter(-1, columns, True)
+    return keep if retrieve_padding else keep & valid
 
 
 class TopK(nn.Module):
@@ -86,11 +141,64 @@ class TopK(nn.Module):
 
     def retrieved(self, scores: Tensor, batch: Batch) -> Tensor:
         """(H, C, N) true for the retrieved behaviours."""
+        return best(scores.detach(), batch.valid.unsqueeze(1), self.top_k, self.retrieve_padding)
+
+    def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
+        scores = score(target, behaviour)
         valid = batch.valid.unsqueeze(1).expand_as(scores)
-        ranked = scores.detach().masked_fill(~valid, PADDING_SCORE)
-        best = ranked.topk(min(self.top_k, scores.shape[-1]), -1).indices
-        keep = torch.zeros_like(valid).scatter(-1, best, True)
+        return Found(scores, attend(scores, self.retrieved(scores, batch)), valid)
+
+
+class SameCategory(nn.Module):
+    """Hard search: the K newest behaviours of the target's category, filled up with the newest others.
+
+    With `whole_history` the auxiliary head still attends to every behaviour, as a search unit apart would
+    leave it (SIM); without, only to the retrieved ones (the published code's hard search).
+    """
+
+    def __init__(self, top_k: int, retrieve_padding: bool = False, whole_history: bool = False) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.retrieve_padding = retrieve_padding
+        self.whole_history = whole_history
+
+    def retrieved(self, batch: Batch) -> Tensor:
+        """(H, C, N) true for the retrieved behaviours."""
+        valid = batch.valid.unsqueeze(1)
+        same = (batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)) & valid
+        length = same.shape[-1]
+        column = torch.arange(length, device=same.device)  # newest last
+        # Padding is left of all behaviours, so it comes last by itself, its newest columns first.
+        keep = best((column + length * same).float(), torch.ones_like(valid), self.top_k, True)
         return keep if self.retrieve_padding else keep & valid
 
-    def forward(self, scores: Tensor, target: Rows, behaviour: Rows, batch: Batch) -> Tensor:
-        return attend(scores, self.retrieved(scores, batch))
+    def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
+        scores = score(target, behaviour)
+        keep = self.retrieved(batch)
+        considered = batch.valid.unsqueeze(1).expand_as(keep) if self.whole_history else keep
+        return Found(scores, attend(scores, keep), considered)
+
+
+class OwnTables(nn.Module):
+    """SIM's soft search: inner product in embeddings of its own (Pi et al. 2020, section 3.1).
+
+    The search unit has its own tables, trained by a click loss of its own: the auxiliary head, which pools
+    *these* embeddings over the whole history. SIM trains that unit before or beside the other in the same
+    way, but pools with the inner products themselves, where we take their softmax, as everywhere here. The
+    modelling unit then attends to the retrieved behaviours with the model's score and tables.
+    """
+
+    def __init__(self, tables: Tables, top_k: int, retrieve_padding: bool = False) -> None:
+        super().__init__()
+        self.tables = tables
+        self.top_k = top_k
+        self.retrieve_padding = retrieve_padding
+
+    def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
+        own = self.tables(batch, "target"), self.tables(batch, "behaviour")
+        ranking = ScaledDotProduct()(*own)
+        scores = score(target, behaviour)
+        valid = batch.valid.unsqueeze(1)
+        keep = best(ranking.detach(), valid, self.top_k, self.retrieve_padding)
+        valid = valid.expand_as(scores)
+        return Found(scores, attend(scores, keep), valid, attend(ranking, valid), own)

@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dare_core import metrics
+from dare_core.click_model import ClickModel
 from dare_core.config import RunConfig, TrainingConfig
 from dare_core.errors import InputError
 from dare_core.gradients import GradientRecord, GradientRecorder
-from dare_core.models import ClickModel
 from dare_core.samples import Samples
 
 SMALL_TRAINING = 500_000
@@ -163,6 +163,7 @@ def train(
                     recorder.listen(output.vectors, batch)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                model.combine_gradients()
                 if recorder is not None:
                     recorder.record()
                 optimizer.step()

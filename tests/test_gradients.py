@@ -1,18 +1,21 @@
 """The gradient recorder: equal to two mirrored tables, and without any effect on training."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log, random_batch
 
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.embeddings import FIELDS, Counts
+from dare_core.embeddings import FIELDS, ROLES, Counts
 from dare_core.gradients import GradientRecorder
-from dare_core.models import build_model
+from dare_core.models import MODELS, build_model
 from dare_core.runs import counts_of
 from dare_core.samples import make_samples
 from dare_core.training import train
 
 COUNTS = Counts(items=40, categories=6, history=12)
+MODULES = ("attention", "representation")
+MIRRORED = ("representation", "target")
 
 
 def twin_and_mirror():
@@ -79,6 +82,61 @@ def test_statistics_against_rows_by_hand() -> None:
     assert np.isclose(record.of("negative_share", "category")[0], np.mean(np.array(cosines) < 0))
     assert record.of("rows", "category")[0] == len(norms)
     assert record.cosine_histogram[1].sum() == len(cosines)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_split_adds_up_to_the_tables_gradient(name: str) -> None:
+    """Behind maps too: rows are heard before any map."""
+    config = TrainingConfig(initial_scale=0.3)
+    built = build_model(ModelConfig(name=name, size=4, top_k=5), COUNTS, config, 1).double()
+    batch = random_batch(shortest=4)
+    recorder = GradientRecorder(built)
+    output = built(batch)
+    recorder.listen(output.vectors, batch)
+    sum(built.losses(output)).backward()
+    recorder.record()
+    for field in built.embeddings.fields:
+        tables = {id(built.embeddings.table(role, field)): built.embeddings.table(role, field) for role in ROLES}
+        parts = [recorder.table_gradient(m, field) for m in ("attention", "representation")]
+        leaves = [mirror[field] for mirror in built.embeddings.mirrors.values()]
+        if len(tables) == 1:
+            whole = sum(leaf.grad for leaf in [*tables.values(), *leaves])
+            assert torch.allclose(parts[0] + parts[1], whole, atol=1e-13)
+        else:
+            whole = sum(table.grad.square().sum() for table in tables.values())
+            assert len(tables) > 2 or torch.allclose(sum(p.square().sum() for p in parts), whole)
+        assert bool(parts[0].any()) == (name != "SDIM") and bool(parts[1].any())
+
+
+def test_equalised_gradients_against_two_mirrored_tables() -> None:
+    """The published way: two tables with equal values, attention's gradient rescaled, both get the sum."""
+    config, sizes = TrainingConfig(initial_scale=0.3), {"size": 4, "top_k": 5}
+    built = build_model(ModelConfig(name="equalised gradients", **sizes), COUNTS, config, 1).double()
+    twin = build_model(ModelConfig(name="TWIN", **sizes), COUNTS, config, 1).double()
+    mirror = build_model(ModelConfig(name="DARE", **sizes), COUNTS, config, 1).double()
+    state = built.state_dict()
+    assert set(state) == set(twin.state_dict()), "one shared table: no weights of its own"
+    mirror.load_state_dict(
+        {k.replace("shared", n): v for k, v in state.items() for n in ("attention", "representation")}
+    )
+    optimisers = [torch.optim.Adam(m.parameters(), lr=0.01) for m in (built, mirror)]
+    for step in range(4):
+        batch = random_batch(shortest=4, seed=step)
+        for model in (built, mirror):
+            model.zero_grad()
+            sum(model.losses(model(batch))).backward()
+            model.combine_gradients()
+        for field in FIELDS:
+            attention, representation = (mirror.embeddings.table((m, "target"), field).grad for m in MODULES)
+            both = attention * (representation.norm() / attention.norm()) + representation
+            for module in MODULES:
+                mirror.embeddings.table((module, "target"), field).grad = both.clone()
+            ours = built.embeddings.table(("attention", "target"), field).grad
+            assert torch.allclose(ours, both, atol=1e-13), (step, field)
+        for optimiser in optimisers:
+            optimiser.step()
+    weights = built.embeddings.table(("attention", "target"), "item"), mirror.embeddings.table(MIRRORED, "item")
+    assert torch.allclose(*weights, atol=1e-12)
 
 
 def test_recording_changes_nothing() -> None:

@@ -6,15 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import random_batch
 
-from dare_core.embeddings import Batch
+from dare_core.click_model import ClickModel
+from dare_core.config import ModelConfig, TrainingConfig
+from dare_core.embeddings import Batch, Counts
 from dare_core.errors import InputError
-from dare_core.models import ClickModel
-from dare_core.official import TIME_ROWS, build_official, labelled_loss, load_weights, our_names
+from dare_core.maps import concatenated
+from dare_core.models import MODELS, build_model
+from dare_core.official import build_official, labelled_loss, load_weights, our_names, published_weights
+from dare_core.official_config import TIME_ROWS, published_arguments
 from dare_core.search import PADDING_SCORE, TopK
 
 FOLDER = Path(__file__).parent / "official"
-VARIANTS = ("dare", "dare_small_attention", "twin", "din", "dare_short_histories")
+VARIANTS = (
+    "dare",
+    "dare_small_attention",
+    "twin",
+    "din",
+    "twin_4e",
+    "twin_projection",
+    "twin_projection_per_field",
+    "dare_short_histories",
+)
 TOLERANCE = 1e-8
 
 
@@ -123,9 +137,115 @@ def test_parity_notices_mistakes(mistake: str) -> None:
     assert distance(loss, expected["loss"]) > 1e-6
 
 
+@pytest.mark.parametrize("variant", ["twin_projection", "twin_projection_per_field"])
+def test_parity_notices_a_transposed_projection(variant: str) -> None:
+    model, batch, labels, expected = load(variant)
+    maps = model.embeddings.maps
+    assert maps is not None
+    name = next(name for name, weight in maps.named_parameters() if weight.dim() == 2)
+    with torch.no_grad():
+        weight = maps.get_parameter(name)
+        weight.copy_(weight.T.clone())
+    output, loss, _ = forward(model, batch, labels)
+    assert distance(output.scores[:, 0].masked_fill(~batch.valid, PADDING_SCORE), expected["scores"]) > 1e-6
+    assert distance(loss, expected["loss"]) > 1e-9
+
+
 def test_weights_of_another_model_are_refused() -> None:
-    expected = dict(np.load(FOLDER / "dare.npz"))
-    weights = {k[6:]: full_table(v, k) for k, v in expected.items() if k.startswith("state/")}
-    del weights["main_mlp.1.weight"]
-    with pytest.raises(InputError, match="lack|shape"):
-        load_weights(build_official(config_of("dare")), weights)
+    weights = published_weights(load("dare")[0])
+    assert set(weights) == set(our_names(load("dare")[0]))
+    load_weights(build_official(config_of("dare")), weights)
+    odd = {
+        "lack": {k: v for k, v in weights.items() if k != "main_mlp.1.weight"},
+        "shape": weights | {"main_mlp.1.weight": torch.zeros(200, 71)},
+        "has not": weights | {"mlp_for_attention_of_target.weight": torch.zeros(24, 24)},
+        "shares": weights | {"item_id_embedding_layer_for_attention_of_behavior.weight": torch.zeros(120, 8)},
+    }
+    for match, wrong in odd.items():
+        with pytest.raises(InputError, match=match):
+            load_weights(build_official(config_of("dare")), wrong)
+
+
+PUBLISHED = [name for name, spec in MODELS.items() if spec.published is not None]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_the_table_compute_as_their_published_counterpart(name: str) -> None:
+    """Every row with a counterpart, its weights carried over by their published names."""
+    config, counts = ModelConfig(name=name, size=5, top_k=4), Counts(items=40, categories=6, history=12)
+    ours = build_model(config, counts, TrainingConfig(initial_scale=0.5), 1).double()
+    arguments = json.loads(json.dumps(published_arguments(config, counts)))
+    theirs = build_official(arguments).double()
+    weights = published_weights(ours, unused_size=5)
+    assert {f"{f}_id_embedding_layer_for_{m}_of_{s}.weight" for f in ("item", "category", "time")
+            for m in ("attention", "representation") for s in ("target", "behavior")} <= set(weights)  # fmt: skip
+    load_weights(theirs, weights)
+    batch = random_batch(shortest=6, candidates=1)
+    labels = torch.tensor([1, 0, 0, 1, 0, 1])
+    (first, loss, auxiliary), (second, *losses) = forward(ours, batch, labels), forward(theirs, batch, labels)
+    for a, b in ((first.scores, second.scores), (first.features, second.features), (loss, losses[0]),
+                 (auxiliary, losses[1])):  # fmt: skip
+        assert torch.allclose(a, b, atol=1e-12)
+    parameters, same = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    loss.backward()
+    losses[0].backward()
+    for key, parameter in parameters.items():
+        assert torch.allclose(parameter.grad, same[key].grad[: len(parameter)], atol=1e-12), key
+
+
+def test_mean_history_joins_the_main_head_alone() -> None:
+    model, batch, labels, expected = load("dare")
+    averaged = build_official(config_of("dare") | {"use_long_seq_average": True}).double()
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("main_head")}
+    averaged.load_state_dict(averaged.state_dict() | state)
+    output, _, auxiliary = forward(averaged, batch, labels)
+    assert distance(auxiliary, expected["auxiliary_loss"]) < TOLERANCE
+    v, h, mean, product, mean_product = output.features[:, 0].chunk(5, -1)
+    assert distance(torch.cat([v, h, product], -1), expected["features"]) < TOLERANCE
+    rows = output.vectors.used["representation", "behaviour"]
+    valid = batch.valid.double()
+    by_hand = torch.cat(
+        [(r * valid.unsqueeze(-1)).sum(1) / (valid.sum(1, keepdim=True) + 1) for r in rows.values()], -1
+    )
+    assert torch.allclose(mean, by_hand) and torch.allclose(mean_product, v * mean)
+
+
+def test_large_embedding_splits_the_score_where_the_published_code_does() -> None:
+    def built(size: int) -> ClickModel:
+        sizes = dict.fromkeys(("item_embedding_dim", "category_embedding_dim", "time_embedding_dim"), size)
+        arguments = config_of("twin") | sizes | {"model_name": "projection_large_emb_small_output"}
+        model = build_official(arguments).double()
+        model.initialise(0, 0.5)
+        return model.double()
+
+    batch = load("twin")[1]
+    for size in (16, 24, 32):
+        output = built(size)(batch)
+        q, k = (concatenated(output.vectors.used["attention", side]) for side in ("target", "behaviour"))
+        by_hand = (q[..., :-size] @ k[..., :-size].transpose(1, 2)) / (48 - size) ** 0.5
+        by_hand = by_hand + (q[..., -size:] @ k[..., -size:].transpose(1, 2)) / size**0.5
+        assert torch.allclose(output.scores, by_hand)
+        assert output.features.shape[-1] == 3 * 48
+    assert built(48)(batch).scores.isnan().all(), "nothing is left for the first part"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_name": "SASRec"},
+        {"unknown": 1},
+        {"only_odot": True, "use_cross_feature": False},
+        {"attn_func": "learnable"},
+        {"model_name": "twin", "attention_item_embedding_dim": 4},
+        {"model_name": "projection_two_linear"},
+        {"model_name": "projection_with_mlp"},
+        {"model_name": "projection_with_mlp", "mlp_hidden_layer": [32, 32, 32]},
+        {"use_time_mode": "add"},
+        {"short_seq_split": "35:40"},
+        {"long_seq_split": "0:20"},
+        {"batch_size": 1},
+    ],
+)
+def test_arguments_that_are_not_served_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        build_official(config_of("dare") | change)
