@@ -20,9 +20,8 @@ from dare_core.config import ModelConfig, RunConfig, SampleConfig, TrainingConfi
 from dare_core.data.logs import load
 from dare_core.files import write_json
 from dare_core.models import build_model
-from dare_core.runs import counts_of
+from dare_core.runs import counts_of, processor
 from dare_core.samples import Samples, make_samples
-from dare_core.studies.reproducibility import processor
 from dare_core.training import train
 
 OUT = Path(__file__).parent / "results" / "training_speed.json"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from dare_core.data.reading import OnBadRows
 from dare_core.errors import InputError
+from dare_core.official_commands import official_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Prepare, generate and list lo
 runs_app = typer.Typer(no_args_is_help=True, help="The stored training runs.\n\nExample: dare runs list")
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
+app.add_typer(official_app, name="official")
 
 
 def say(text: object) -> None:

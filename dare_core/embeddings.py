@@ -11,7 +11,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from dare_core.lookup import lookup
 
 Module = Literal["attention", "representation"]
 Side = Literal["target", "behaviour"]
@@ -93,7 +94,7 @@ class Tables(nn.Module):
             length = batch.history_items.shape[1]
             position = torch.arange(length, 0, -1, device=batch.history_items.device)
         ids["position"] = position
-        return {field: functional.embedding(ids[field], tables[field]) for field in self.fields}
+        return {field: lookup(tables[field], ids[field]) for field in self.fields}
 
 
 class EmbeddingScheme(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dare_core.click_model import ClickModel
 from dare_core.embeddings import ROLES, Batch, Role, Vectors
+from dare_core.lookup import add_rows
 
 BINS = np.linspace(-1, 1, 41)
 """Edges of the histogram of row-wise cosines."""
@@ -85,7 +86,8 @@ class GradientRecorder:
         dtype = next(iter(self.heard.values())).dtype
         total = torch.zeros(self.rows[field], size, dtype=dtype)
         for role, gradient in heard:
-            total.index_add_(0, ids[field, role[1]].reshape(-1), gradient.reshape(-1, size))
+            rows = gradient.detach().reshape(-1, size).contiguous()
+            add_rows(total.numpy(), ids[field, role[1]].reshape(-1).numpy(), rows.numpy())
         return total
 
     def record(self) -> None:

@@ -205,7 +205,7 @@ MODELS: dict[str, ModelSpec] = {
         cost=JOINED,
         published={"model_name": "projection_two_linear", "mlp_position_after_concat": True},
     ),
-    "projection (MLP, one hidden)": ModelSpec(
+    "projection (MLP with one hidden layer)": ModelSpec(
         PROJECTION,
         f"an MLP (d -> {HIDDEN} -> d) for each field, for attention and for representation",
         maps=maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN)),
@@ -215,7 +215,7 @@ MODELS: dict[str, ModelSpec] = {
         ),
         published={"model_name": "projection_with_mlp", "mlp_hidden_layer": [HIDDEN]},
     ),
-    "projection (MLP, two hidden)": ModelSpec(
+    "projection (MLP with two hidden layers)": ModelSpec(
         PROJECTION,
         f"an MLP (d -> {HIDDEN} -> {HIDDEN} -> d) for each field, for attention and for representation",
         maps=maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN, HIDDEN)),
@@ -253,7 +253,7 @@ MODELS: dict[str, ModelSpec] = {
         cost=ONE_FIELD,
         published={"model_name": "projection_only_item"},
     ),
-    "large embedding, small output": ModelSpec(
+    "large embedding with small output": ModelSpec(
         f"{PROJECTION}, whose score splits the fields elsewhere",
         "tables twice as wide, and bias-free maps a field down to the size, for attention and for representation",
         maps=lambda parts: FieldMaps(parts.tables, by_module, FIELDS, linear_to(parts.size)),

@@ -168,12 +168,23 @@ class RunStore:
         return [self.get(config) for config in configs]
 
 
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def environment() -> dict[str, Any]:
     """What a result may depend on beside its configuration; stored with it, not hashed."""
     return {
         "python": platform.python_version(),
         "torch": version("torch").partition("+")[0],
         "machine": platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
 

@@ -185,13 +185,13 @@ def test_a_search_of_its_own_needs_the_auxiliary_loss() -> None:
         ("TWIN (w/ proj.)", 12, False),
         ("projection (after concatenation)", 4, True),
         ("projection (two linear)", 2, True),
-        ("projection (MLP, one hidden)", 6, True),
-        ("projection (MLP, two hidden)", 6, True),
+        ("projection (MLP with one hidden layer)", 6, True),
+        ("projection (MLP with two hidden layers)", 6, True),
         ("projection (no item)", 4, False),
         ("projection (only position)", 2, False),
         ("projection (only category)", 2, False),
         ("projection (only item)", 2, False),
-        ("large embedding, small output", 6, False),
+        ("large embedding with small output", 6, False),
     ],
 )
 def test_number_of_maps_and_their_initial_values(name: str, maps: int, biases: bool) -> None:

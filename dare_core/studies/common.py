@@ -31,7 +31,7 @@ from dare_core.intervals import Interval
 from dare_core.models import model_spec
 from dare_core.present import Shown, claim_box
 from dare_core.rules import rule_scores
-from dare_core.runs import Run, RunStore
+from dare_core.runs import Run, RunStore, environment
 from dare_core.samples import Samples, training_counts
 
 WORLDS = {
@@ -247,6 +247,7 @@ class Record:
             {
                 "chapter": self.chapter,
                 "date": datetime.now(UTC).date().isoformat(),
+                "environment": environment(),
                 "config": self.config.model_dump(mode="json", exclude={"results"}),
                 "logs": self.logs,
                 "rows": [r.model_dump() for r in self.rows],

@@ -5,7 +5,6 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch
 from dare_core.claims import chapter_results, project_root
 from dare_core.files import sha256_of
 from dare_core.present import Shown, table
-from dare_core.runs import list_runs
+from dare_core.runs import list_runs, processor
 from dare_core.studies.common import StudyConfig
 
 PACKAGES = ("torch", "numpy", "polars", "scikit-learn", "scipy", "papermill", "jupyter-book", "safetensors")
@@ -32,16 +31,6 @@ class Result:
     chapters: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     benchmarks: list[dict[str, Any]]
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def run(config: Config) -> Result:
