@@ -9,43 +9,41 @@ from dare_core.embeddings import Batch, Rows
 from dare_core.search import Found, Score, attend
 
 
+def members(cluster: Tensor, clusters: int, valid: Tensor) -> Tensor:
+    """(H, N, M) true where a behaviour is in a cluster; padding is in none."""
+    return (cluster.unsqueeze(-1) == torch.arange(clusters, device=cluster.device)) & valid.unsqueeze(-1)
+
+
 @torch.no_grad()
-def hierarchical_clusters(vectors: Tensor, valid: Tensor, largest: int, levels: int, iterations: int = 3) -> Tensor:
+def hierarchical_clusters(vectors: Tensor, valid: Tensor, largest: int, levels: int, iterations: int = 2) -> Tensor:
     """Cut each history into clusters by repeated halving; returns cluster numbers (H, N) below 2^levels.
 
     At each level every cluster of more than `largest` behaviours is cut in two at its mean, across its
     principal axis (divisive partitioning, Boley 1998: a vectorised stand-in for 2-means), found by some
-    power iterations. Equal vectors stay together. `vectors` (H, N, D); padding is in no cluster and moves
-    none, whatever its number.
+    power iterations. Equal vectors stay together. `vectors` (H, N, D); padding moves no cluster.
     """
     histories, length, _ = vectors.shape
-    member = torch.zeros(histories, length, dtype=torch.long, device=vectors.device)
-    weight = valid.to(vectors.dtype)
-    order = torch.arange(length, device=vectors.device, dtype=vectors.dtype)
+    cluster = torch.zeros(histories, length, dtype=torch.long, device=vectors.device)
+    order = torch.arange(length, device=vectors.device, dtype=vectors.dtype).expand(histories, -1)
     # What is closer to the mean than rounding can tell is not cut: the cut would be arbitrary.
-    noise = 1e-5 * (vectors.abs() * weight.unsqueeze(-1)).amax((1, 2)).unsqueeze(1)
+    noise = 1e-5 * (vectors.abs().amax(-1) * valid).amax(1, keepdim=True)
     for level in range(levels):
-        one_hot = nn.functional.one_hot(member, 2**level).to(vectors.dtype) * weight.unsqueeze(-1)  # (H, N, M)
-        size = one_hot.sum(1)  # (H, M)
+        inside = members(cluster, 2**level, valid).to(vectors.dtype)
+        size = inside.sum(1)
 
-        def own(values: Tensor, member: Tensor = member) -> Tensor:
-            """(H, M, D) of clusters -> (H, N, D) of their members."""
-            return values.gather(1, member.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+        def centred(values: Tensor, inside: Tensor = inside, size: Tensor = size, own: Tensor = cluster) -> Tensor:
+            """Numbers (H, N) less the mean of their cluster."""
+            mean = (values.unsqueeze(1) @ inside).squeeze(1) / size.clamp(min=1)
+            return values - mean.gather(1, own)
 
-        def total(values: Tensor, one_hot: Tensor = one_hot) -> Tensor:
-            """(H, N, D) of behaviours -> (H, M, D) sums of clusters."""
-            return one_hot.transpose(1, 2) @ values
-
-        share = 1 / size.clamp(min=1).unsqueeze(-1)
-        centred = vectors - own(total(vectors) * share)
-        when = order.expand(histories, -1).unsqueeze(-1)
-        side = when - own(total(when) * share)  # starts from the drift over time: no random direction needed
+        side = centred(order)  # starts from the drift over time: no random direction is needed
         for _ in range(iterations):
-            axis = nn.functional.normalize(total(centred * side), dim=-1)
-            side = (centred * own(axis)).sum(-1, keepdim=True)
-        cut = (side.squeeze(-1) > noise) & own(size.unsqueeze(-1)).squeeze(-1).gt(largest)
-        member = 2 * member + cut
-    return member
+            axis = nn.functional.normalize((inside * side.unsqueeze(-1)).transpose(1, 2) @ vectors, dim=-1)
+            along = vectors @ axis.transpose(1, 2)  # (H, N, M)
+            side = centred(along.gather(2, cluster.unsqueeze(-1)).squeeze(-1))
+        cut = (side > noise) & (size.gather(1, cluster) > largest)
+        cluster = 2 * cluster + cut
+    return cluster
 
 
 class ClusterAttention(nn.Module):
@@ -59,7 +57,7 @@ class ClusterAttention(nn.Module):
     no counterpart here.
     """
 
-    def __init__(self, top_k: int, history: int, largest: int = 20, more_levels: int = 2) -> None:
+    def __init__(self, top_k: int, history: int, largest: int = 20, more_levels: int = 1) -> None:
         super().__init__()
         self.top_k = top_k
         self.largest = largest
@@ -67,16 +65,15 @@ class ClusterAttention(nn.Module):
 
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         content = torch.cat([behaviour["item"], behaviour["category"]], -1).detach()
-        member = hierarchical_clusters(content, batch.valid, self.largest, self.levels)
-        one_hot = nn.functional.one_hot(member, 2**self.levels) * batch.valid.unsqueeze(-1)
-        size = one_hot.sum(1).unsqueeze(1)  # (H, 1, M)
+        cluster = hierarchical_clusters(content, batch.valid, self.largest, self.levels)
+        inside = members(cluster, 2**self.levels, batch.valid)
+        size = inside.sum(1).unsqueeze(1)  # (H, 1, M)
         scores = score(target, behaviour)
-        one_hot = one_hot.to(scores.dtype)
-        mean = (scores * batch.valid.unsqueeze(1)) @ one_hot / size.clamp(min=1)  # (H, C, M)
+        mean = scores @ inside.to(scores.dtype) / size.clamp(min=1)  # (H, C, M)
         ranking = (mean.detach() + size.clamp(min=1).log()).masked_fill(size == 0, -math.inf)
         clusters = ranking.topk(min(self.top_k, ranking.shape[-1]), -1).indices
         taken = torch.zeros_like(ranking, dtype=torch.bool).scatter(-1, clusters, True)
-        columns = member.unsqueeze(1).expand_as(scores)
+        columns = cluster.unsqueeze(1).expand_as(scores)
         valid = batch.valid.unsqueeze(1).expand_as(scores)
         of_cluster = mean.gather(-1, columns)
         return Found(of_cluster, attend(of_cluster, taken.gather(-1, columns) & valid), valid)

@@ -34,13 +34,15 @@ class Hyperplanes(nn.Module):
 
     @torch.no_grad()
     def forward(self, rows: Rows) -> Tensor:
-        """Bits (H, C, number) of targets or (H, N, number) of behaviours, boolean."""
-        buffers = dict(self.named_buffers())
-        sides = [tensor @ (buffers[field] * self.factors[field]) for field, tensor in rows.items()]
-        total = sides[0]
-        for side in sides[1:]:
-            total = total + side
-        return total >= 0
+        """On which side of each plane, and how far: (H, C, number) of targets, (H, N, number) of behaviours."""
+        blocks = dict(self.named_buffers())
+        content = [field for field in rows if field != "position"]
+        total = torch.cat([rows[field] * self.factors[field] for field in content], -1) @ torch.cat(
+            [blocks[field] for field in content]
+        )
+        if "position" in rows:  # one product serves the whole batch
+            total += (rows["position"] * self.factors["position"]) @ blocks["position"]
+        return total
 
 
 class Hamming(nn.Module):
@@ -58,7 +60,7 @@ class Hamming(nn.Module):
 
     def retrieved(self, target: Rows, behaviour: Rows, batch: Batch) -> Tensor:
         """(H, C, N) true for the retrieved behaviours."""
-        q, k = (self.planes(rows).float() * 2 - 1 for rows in (target, behaviour))
+        q, k = (self.planes(rows).sign_() for rows in (target, behaviour))
         agreement = q @ k.transpose(1, 2)  # number of hashes - 2 * distance: whole numbers, exact in float32
         length = k.shape[1]
         newer = torch.arange(length, device=k.device) / length
@@ -90,7 +92,7 @@ class SignatureBuckets(nn.Module):
 
     def signatures(self, rows: Rows) -> Tensor:
         """Whole numbers (H, C, G) or (H, N, G): the bits of each group."""
-        bits = self.planes(rows).unflatten(-1, (-1, self.width))
+        bits = (self.planes(rows) >= 0).unflatten(-1, (-1, self.width))
         return (bits * 2 ** torch.arange(self.width, device=bits.device)).sum(-1)
 
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
