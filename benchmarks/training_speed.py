@@ -9,18 +9,13 @@ shows.
 
 import argparse
 import dataclasses
-import platform
-import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
+from dare_core.benchmarking import figure_line, write_figures
 from dare_core.config import ModelConfig, RunConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import load
-from dare_core.files import write_json
 from dare_core.models import build_model
-from dare_core.runs import counts_of, processor
+from dare_core.runs import counts_of
 from dare_core.samples import Samples, make_samples
 from dare_core.training import train
 
@@ -65,26 +60,12 @@ def main() -> None:
                 if turn:  # the first turn warms caches
                     speeds.setdefault((name, batch_size), []).append(trained.samples_per_second)
     figures = [
-        {
-            "figure": f"{name}, size {options.size}, batch {batch_size}: samples/s",
-            "median": round(statistics.median(values)),
-            "least": round(min(values)),
-            "most": round(max(values)),
-            "repeats": len(values),
-        }
+        figure_line(f"{name}, size {options.size}, batch {batch_size}: samples/s", values)
         for (name, batch_size), values in speeds.items()
     ]
     for line in figures:
         print(f"{line['figure']:50} {line['median']:>8,} ({line['least']:,} to {line['most']:,})")
-    write_json(
-        OUT,
-        {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": "python benchmarks/training_speed.py",
-            "machine": f"{processor()}, {torch.get_num_threads()} threads, {platform.machine()}",
-            "figures": figures,
-        },
-    )
+    write_figures(OUT, "python benchmarks/training_speed.py", figures)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ class SplitFromTheEnd(nn.Module):
 class LearnedScore(nn.Module):
     """DIN's score: an MLP of [q, k, q - k, q * k] -> 36 -> 1, divided by the width of q (DIN, 2018).
 
-    The first layer is linear, so its parts for q and for k are computed once a target and once a
-    behaviour; only q * k is particular to a pair, and is a product of matrices too.
+    The first layer is linear in k for a given q, so that every pair's hidden units come out of one product of
+    the behaviours with a matrix made of the target.
     """
 
     def __init__(self, width: int, hidden: int = 36) -> None:
@@ -85,12 +85,12 @@ class LearnedScore(nn.Module):
         q = torch.cat([target["item"], target["category"]], -1)  # (H, C, D)
         k = torch.cat([behaviour["item"], behaviour["category"]], -1)  # (H, N, D)
         of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, 1)  # (36, D) each
-        by_target = q @ (of_q + of_difference).T + self.hidden.bias  # (H, C, 36)
-        by_behaviour = k @ (of_k - of_difference).T  # (H, N, 36)
-        pair = (q.unsqueeze(2) * of_product).flatten(1, 2)  # (H, C * 36, D)
-        by_pair = (k @ pair.transpose(1, 2)).unflatten(2, (q.shape[1], -1))  # (H, N, C, 36)
-        hidden = by_pair + by_target.unsqueeze(1) + by_behaviour.unsqueeze(2)
-        scores = self.out(self.activation(hidden)).squeeze(-1) / q.shape[-1]  # (H, N, C)
+        by_target = (q @ (of_q + of_difference).T + self.hidden.bias).flatten(1, 2)  # (H, C * 36)
+        # What is k's own rides along in the product of the pair: the largest tensor is made once.
+        weights = (q.unsqueeze(2) * of_product + (of_k - of_difference)).flatten(1, 2)  # (H, C * 36, D)
+        hidden = torch.baddbmm(by_target.unsqueeze(1), k, weights.transpose(1, 2))  # (H, N, C * 36)
+        hidden = self.activation(hidden).unflatten(2, (q.shape[1], -1))
+        scores = self.out(hidden).squeeze(-1) / q.shape[-1]  # (H, N, C)
         return scores.transpose(1, 2)
 
 
