@@ -83,8 +83,8 @@ def chapter_parameters(name: str, profile: str, parameters: dict[str, Any]) -> d
     shared = {key: value for key, value in profiles[profile]["all"].items() if key in config.model_fields}
     own = profiles[profile]["chapters"].get(name, {})
     merged = {**shared, **own, **parameters, "profile": profile}
-    config.checked(merged)
-    return merged
+    checked = config.checked(merged)
+    return {key: getattr(checked, key) for key in merged}
 
 
 def run_study(name: str, parameters: dict[str, Any], profile: str = "smoke", out: Path | None = None) -> Path:

@@ -161,11 +161,27 @@ def chapter_results(results: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def measured_rows(results: Path) -> list[LedgerRow]:
+    """The ledger rows of the metrics files of a folder."""
+    rows = []
+    for name, content in chapter_results(results).items():
+        try:
+            rows += [LedgerRow.model_validate(entry) for entry in content["rows"]]
+        except ValidationError as error:
+            raise explain(error, f"{results / name}.json") from error
+    return rows
+
+
 def ledger(results: Path, profile: str) -> list[LedgerRow]:
-    """Every claim with what was measured for it; claims without a measurement say so."""
-    measured = [
-        LedgerRow.model_validate(entry) for content in chapter_results(results).values() for entry in content["rows"]
-    ]
+    """Every claim with what was measured for it; claims without a measurement say so.
+
+    What the profile does not measure is filled in from the stored full results (`book/stored`), whose rows say
+    so under `profile`.
+    """
+    measured = measured_rows(results)
+    done = {(r.claim, r.quantity, r.log) for r in measured}
+    stored = measured_rows(project_root() / "book" / "stored")
+    measured += [r for r in stored if (r.claim, r.quantity, r.log) not in done]
     rows: list[LedgerRow] = []
     for claim in load_claims().values():
         for quantity in claim.quantities:
@@ -209,7 +225,10 @@ def ledger_table(rows: Sequence[LedgerRow]) -> list[dict[str, str]]:
             "paper": number(r.paper),
             "ours": number(r.ours),
             "interval": "" if r.low is None else f"[{number(r.low)}, {number(r.high)}]",
+            "detectable": number(r.detectable),
+            "seeds": "–" if r.seeds is None else str(r.seeds),
             "log": r.log or "–",
+            "profile": r.profile or "–",
             "verdict": r.verdict,
         }
         for r in rows

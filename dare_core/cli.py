@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic import ValidationError
 
 from dare_core.data.reading import OnBadRows
@@ -34,16 +33,13 @@ def say(text: object) -> None:
 
 
 def parameters(pairs: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs; values are read as YAML scalars, so that numbers and booleans need no quotes."""
+    """`key=value` pairs as text; the study's configuration knows which of them are numbers."""
     values: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"-p {pair!r} is not of the form key=value.")
-        try:
-            values[key.strip()] = "" if value == "" else yaml.safe_load(value)
-        except yaml.YAMLError:
-            values[key.strip()] = value
+        values[key.strip()] = value
     return values
 
 
@@ -151,7 +147,7 @@ def data_remove(name: str) -> None:
 def train(
     log: Annotated[str, typer.Option(help="a prepared log, or generated, independent, no_decay, no_semantics")],
     model: Annotated[str, typer.Option(help="a model of the table of models")] = "DARE",
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", help="any setting of a study, key=value; may be given again")
     ] = None,
@@ -222,9 +218,12 @@ def claims(
 
     Example: dare claims --profile standard --json
     """
+    from dare_core.book import read_plan
     from dare_core.claims import ledger, ledger_table, results_folder
     from dare_core.present import table
 
+    if profile not in read_plan("profiles.yml")["profiles"]:
+        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full or paper.")
     rows = ledger(results_folder(profile), profile)
     if as_json:
         say(json.dumps([r.model_dump() for r in rows], indent=1, ensure_ascii=False))
@@ -285,6 +284,9 @@ def main() -> None:
         app()
     except InputError as error:
         typer.echo(f"dare: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        typer.echo(f"dare: {error.filename or 'a file'}: {error.strerror or error}.", err=True)
         sys.exit(2)
 
 

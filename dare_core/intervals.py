@@ -10,6 +10,8 @@ from dare_core.metrics import Array, resampled_auc
 
 RESAMPLES = 1_000
 LEVEL = 0.95
+TWO = 1 - (1 - LEVEL) / 2
+"""Level of each of two intervals that judge one claim (Bonferroni: Holm's first step for both)."""
 DETECTABLE = 2.8
 """A difference of 2.8 standard errors is found with a power of 80 % at a level of 5 %."""
 
@@ -119,18 +121,26 @@ def holm(pairs: Mapping[str, tuple[tuple[Array, Array], tuple[Array, Array]]], d
     """Intervals of several differences that make one claim, by Holm's step-down correction.
 
     The difference that lies most standard errors from 0 is judged at level 1 - 0.05 / m, the next at
-    1 - 0.05 / (m - 1), and so on.
+    1 - 0.05 / (m - 1), and so on; from the first whose interval contains 0, the level stays.
     """
     plain = {name: difference_interval(first, second, draws) for name, (first, second) in pairs.items()}
     order = sorted(plain, key=lambda name: -abs(plain[name].estimate) / max(plain[name].standard_error, 1e-12))
-    return {
-        name: difference_interval(*pairs[name], draws, level=1 - (1 - LEVEL) / (len(order) - place))
-        for place, name in enumerate(order)
-    }
+    found: dict[str, Interval] = {}
+    left = len(order)
+    for name in order:
+        found[name] = difference_interval(*pairs[name], draws, level=1 - (1 - LEVEL) / left)
+        if not found[name].low <= 0 <= found[name].high:
+            left -= 1
+    return found
 
 
 def jackknife(
-    units: int, statistic: Callable[[Array], float], seeds: int = 1, groups: int = 50, seed: int = 0
+    units: int,
+    statistic: Callable[[Array], float],
+    seeds: int = 1,
+    level: float = LEVEL,
+    groups: int = 50,
+    seed: int = 0,
 ) -> Interval:
     """Interval of a statistic of weights (units,) by leaving out one random group of units at a time.
 
@@ -142,5 +152,5 @@ def jackknife(
     values = np.array([statistic((group != g).astype(np.float64)) for g in range(groups)])
     estimate = statistic(np.ones(units))
     error = float(np.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum()))
-    margin = float(norm.ppf((1 + LEVEL) / 2)) * error
+    margin = float(norm.ppf((1 + level) / 2)) * error
     return Interval(estimate, estimate - margin, estimate + margin, error, seeds)

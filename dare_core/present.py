@@ -129,13 +129,13 @@ def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
             lines.append(
                 f"<tr><td>{html.escape(entry.meaning)}</td><td>{html.escape(f'{r.log} ({r.kind})')}</td>"
                 f'<td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
+                f'<td class="number">{number(r.detectable)}</td><td class="number">{r.seeds or "–"}</td>'
                 f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
             )
         parts.append(
             f"<p><strong>{name}.</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small></p>"
             '<table class="table"><thead><tr><th>quantity</th><th>log</th><th class="number">paper (quoted)</th>'
-            '<th class="number">ours [95 % interval]</th><th>verdict</th></tr></thead><tbody>'
-            + "".join(lines)
-            + "</tbody></table>"
+            '<th class="number">ours [95 % interval]</th><th class="number">detectable</th>'
+            '<th class="number">seeds</th><th>verdict</th></tr></thead><tbody>' + "".join(lines) + "</tbody></table>"
         )
     return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')

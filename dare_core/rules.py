@@ -1,7 +1,8 @@
 """Rules without learning: the level that any model must clear (`official-code` facts, 9 and 10).
 
-Each gives a score (H, C) to every candidate from the candidate and the history alone; the logistic
-regression weighs these few features by the training samples.
+Each gives a score (H, C) to every candidate from the candidate and the history alone. The logistic regression
+weighs these few features; it is fitted to the validation samples, because training targets are themselves
+among the training clicks: there, popularity counts the answer, and no item is unseen.
 """
 
 from collections.abc import Callable
@@ -52,16 +53,16 @@ RULES: dict[str, Callable[[Features], np.ndarray]] = {
 """Score of each rule from the features; higher means a click is more likely."""
 
 
-def fit_regression(train: Features, labels: np.ndarray) -> Callable[[Features], np.ndarray]:
-    """Logistic regression on the features, fitted to the training samples; gives probabilities."""
-    names = list(train)
+def fit_regression(known: Features, labels: np.ndarray) -> Callable[[Features], np.ndarray]:
+    """Logistic regression on the features, fitted to samples that are not tested; gives probabilities."""
+    names = list(known)
 
     def matrix(features: Features) -> np.ndarray:
         columns = [np.log1p(features[name]).ravel() for name in names]
         return np.stack(columns, 1)
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-    model.fit(matrix(train), labels.ravel())
+    model.fit(matrix(known), labels.ravel())
 
     def probability(features: Features) -> np.ndarray:
         shape = features[names[0]].shape
@@ -74,9 +75,9 @@ REGRESSION = "logistic regression on these"
 
 
 def rule_scores(splits: dict[str, Samples], counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Test scores (H, C) of every rule and of the regression fitted on the training samples."""
+    """Test scores (H, C) of every rule and of the regression fitted on the validation samples."""
     test = rule_features(splits["test"], counts)
-    train = rule_features(splits["train"], counts)
+    validation = rule_features(splits["validation"], counts)
     scores = {name: rule(test) for name, rule in RULES.items()}
-    scores[REGRESSION] = fit_regression(train, splits["train"].labels)(test)
+    scores[REGRESSION] = fit_regression(validation, splits["validation"].labels)(test)
     return scores

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from dare_core import metrics
-from dare_core.intervals import Draws, Scored, auc_interval, auc_resamples, difference_interval, jackknife
+from dare_core.intervals import (
+    Draws,
+    Scored,
+    auc_interval,
+    auc_resamples,
+    best_of,
+    difference_interval,
+    holm,
+    jackknife,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,3 +105,29 @@ def test_jackknife_of_a_mean() -> None:
     assert interval.standard_error == pytest.approx(1 / 20, rel=0.25)
     assert interval.low < interval.estimate < interval.high
     assert interval.detectable == pytest.approx(2.8 * interval.standard_error)
+
+
+def shifted(shift: float, rng: np.random.Generator, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Values of 2 seeds and their resamples, `shift` standard errors from 0."""
+    return np.full(2, shift), shift + rng.normal(size=(2, len(draws.users)))
+
+
+def test_holm_stops_at_the_first_that_includes_zero() -> None:
+    """Four differences that single intervals would reject, and Holm does not; one that is far away, it does."""
+    rng = np.random.default_rng(0)
+    draws = Draws.make(5, 2, 20_000)
+    zero = (np.zeros(2), np.zeros((2, 20_000)))
+    near = {f"near {i}": (shifted(1.95, rng, draws), zero) for i in range(4)}
+    single = {name: difference_interval(*pair, draws) for name, pair in near.items()}
+    assert all(interval.low > 0 for interval in single.values())
+    assert all(interval.low <= 0 for interval in holm(near, draws).values())
+    far = holm({**near, "far": (shifted(9.0, rng, draws), zero)}, draws)
+    assert far["far"].low > 0 and all(far[name].low <= 0 for name in near)
+
+
+def test_best_of_is_chosen_anew_in_every_draw() -> None:
+    draws = Draws(np.ones((3, 1)), np.array([[1.0, 1.0]] * 3))
+    a = (np.array([0.5, 0.5]), np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5]]))
+    b = (np.array([0.6, 0.6]), np.array([[0.2, 0.8, 0.4], [0.2, 0.8, 0.4]]))
+    plain, drawn = best_of([a, b], draws)
+    assert plain.tolist() == [0.6, 0.6] and drawn[0].tolist() == [0.9, 0.8, 0.5]

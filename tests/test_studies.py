@@ -66,9 +66,10 @@ def test_bad_parameters_are_one_sentence() -> None:
 
 def test_null_worlds_draw_any_negative() -> None:
     config = StudyConfig()
-    assert config.samples_for("generated").negative_rule == "unclicked"
-    assert config.samples_for("independent").negative_rule == "any"
-    assert StudyConfig(negative_rule="unclicked").samples_for("independent").negative_rule == "unclicked"
+    twin, null = (generate(WorldConfig(kind=kind, users=20)) for kind in ("twin", "independent"))
+    assert config.samples_for(twin).negative_rule == "unclicked"
+    assert config.samples_for(null).negative_rule == "any"
+    assert StudyConfig(negative_rule="unclicked").samples_for(null).negative_rule == "unclicked"
 
 
 def experiment(name: str, **changes: object) -> Experiment:
@@ -101,7 +102,7 @@ def test_nothing_can_be_predicted_on_the_independent_world() -> None:
 
 def test_the_published_rule_leaks_where_nothing_can_be_predicted() -> None:
     """The control of the control: few items and negatives that were never clicked, and a rule predicts."""
-    few = generate(WorldConfig(kind="independent", users=500, items=3_000, categories=40))
+    few = generate(WorldConfig(kind="independent", users=500, items=1_000, categories=40))
     for rule, leaks in (("any", False), ("unclicked", True)):
         config = StudyConfig.checked({**QUICK, "negative_rule": rule, "seeds": 1})
         world = Experiment(config, "independent", few, RunStore(progress=False))

@@ -265,7 +265,8 @@ def shortest_user_error(log: Log, minimum: int) -> InputError:
     reached = [f"{(clicks >= least).sum():,} have >= {least}" for least in (20, 60, 110, 210) if least < minimum]
     return InputError(
         f"no user of log '{log.card.name}' has >= {minimum} clicks: {', '.join([*reached, 'the longest'])} "
-        f"has {clicks.max():,}; choose a smaller --shortest-user (and a shorter --history)."
+        f"has {clicks.max():,}; choose smaller ones, "
+        f"for example -p shortest_user=60 -p history=50 -p targets=9."
     )
 
 

@@ -41,6 +41,7 @@ WORLDS = {
     "no_semantics": "no_semantics",
 }
 """Names of generated worlds; any other name is that of a prepared log."""
+NULL_WORLDS = ("independent", "no_decay", "no_semantics")
 
 
 class StudyConfig(Strict):
@@ -110,9 +111,9 @@ class StudyConfig(Strict):
         """Folder of the metrics files."""
         return Path(self.results) if self.results else results_folder(self.profile)
 
-    def samples_for(self, name: str) -> SampleConfig:
+    def samples_for(self, log: Log) -> SampleConfig:
         """How samples are cut from a log."""
-        null_world = WORLDS.get(name, "twin") != "twin"
+        null_world = log.card.kind == "generated log" and log.card.created_with.get("kind") in NULL_WORLDS
         rule = self.negative_rule
         if rule == "auto":
             rule = "any" if null_world else "unclicked"
@@ -160,7 +161,7 @@ class Experiment:
         sizes = {"name": model, "size": self.config.size, "top_k": self.config.top_k}
         return RunConfig(
             log=self.log.card.name,
-            samples=self.config.samples_for(self.name),
+            samples=self.config.samples_for(self.log),
             model=ModelConfig.model_validate(sizes | model_changes),
             training=TrainingConfig.model_validate(training | changes),
             seed=seed,

@@ -10,7 +10,7 @@ from pydantic import Field
 from dare_core.intervals import Draws, Interval, from_resamples
 from dare_core.metrics import Array, auc
 from dare_core.present import Shown, colour, figure, style, table
-from dare_core.rules import rule_scores
+from dare_core.rules import RULES, rule_features
 from dare_core.runs import Run, RunStore
 from dare_core.samples import training_counts
 from dare_core.studies.common import Experiment, Record, StudyConfig
@@ -46,10 +46,11 @@ class Result:
 def accuracy_curves(run: Run, draws: Draws) -> Array:
     """(B + 1, V) validation accuracy at each line of the history: as it is, then under each draw of users."""
     predicted = run.validation_probability > 0.5
-    correct = predicted.copy()
+    correct = predicted.astype(float)
     correct[:, :, 1:] = ~predicted[:, :, 1:]
-    by_user = correct.mean(2)  # (V, H)
-    weights = np.concatenate([np.ones((1, by_user.shape[1])), draws.users])
+    kept = ~np.isnan(run.validation_probability[0, :, 0])  # the published code leaves the last batch out
+    by_user = correct.mean(2)[:, kept]  # (V, H)
+    weights = np.concatenate([np.ones((1, len(kept))), draws.users])[:, kept]
     return weights @ by_user.T / weights.sum(1, keepdims=True)
 
 
@@ -69,8 +70,8 @@ def iterations_to(curves: Array, steps: Array, level: Array) -> Array:
 def speedup(experiment: Experiment, draws: Draws) -> tuple[Interval, int]:
     """Iterations of TWIN to its best validation accuracy, over DARE's to the same level.
 
-    Where DARE never reaches it, its whole training counts: a bound against the claim; the number of seeds
-    concerned is given too. The interval is over users and seeds.
+    Where DARE never reaches it, the ratio is 0: as if it took for ever. The number of seeds concerned is given
+    too. The interval is over users and seeds.
     """
     ratios = []
     unreached = 0
@@ -83,7 +84,7 @@ def speedup(experiment: Experiment, draws: Draws) -> tuple[Interval, int]:
         other_steps = np.array([line.step for line in claimed.history], float)
         other = iterations_to(accuracy_curves(claimed, draws), other_steps, level)
         unreached += int(np.isinf(other[0]))
-        ratios.append(own / np.where(np.isinf(other), other_steps[-1], other))
+        ratios.append(own / other)
     values = np.stack(ratios)  # (S, B + 1)
     interval = from_resamples(float(values[:, 0].mean()), draws.mean_over_seeds(values[:, 1:]), len(values))
     return interval, unreached
@@ -121,8 +122,10 @@ def best_validation_rule(experiment: Experiment) -> tuple[str, float]:
     totals: dict[str, list[float]] = {}
     for seed in experiment.seeds:
         splits = experiment.samples(seed)
-        judged = {**splits, "test": splits["validation"]}
-        for name, values in rule_scores(judged, counts).items():
+        features = rule_features(splits["validation"], counts)
+        rules = {name: rule(features) for name, rule in RULES.items()}
+        for name in RULES:
+            values = rules[name]
             totals.setdefault(name, []).append(auc(splits["validation"].labels, values))
     best = max(totals, key=lambda name: float(np.mean(totals[name])))
     return best, float(np.mean(totals[best]))

@@ -1,6 +1,6 @@
 """Data: what each log is, and whether relevance is semantic and temporal in it (claim A1, figure 8a)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 
 from dare_core.data.calibration import match, statistics, taobao_statistics
-from dare_core.intervals import Interval, jackknife
+from dare_core.intervals import TWO, Interval, jackknife
 from dare_core.metrics import Array
 from dare_core.present import PALETTE, Shown, figure, style, table
 from dare_core.relevance import RelevanceCounts, decay_slope, relevance_counts, same_minus_other
@@ -45,9 +45,13 @@ class Result:
     views: list[LogView]
 
 
-def interval_of(statistic: Callable[[Array], float], counts: RelevanceCounts) -> Interval:
-    """Interval over users of a statistic of the mutual information."""
-    return jackknife(counts.users, lambda weights: statistic(counts.mutual_information(weights)))
+def interval_of(statistic: Callable[[Array], float], counts: Sequence[RelevanceCounts]) -> Interval:
+    """Interval over users of a statistic of the mutual information, its mean over seeds (of the negatives)."""
+
+    def mean(weights: Array) -> float:
+        return float(np.mean([statistic(c.mutual_information(weights)) for c in counts]))
+
+    return jackknife(counts[0].users, mean, len(counts), TWO)
 
 
 def run(config: Config) -> Result:
@@ -57,9 +61,11 @@ def run(config: Config) -> Result:
     for name in config.log_names:
         experiment = record.use(name)
         log = experiment.log
-        train = experiment.samples(1)["train"]
-        counts = relevance_counts(train, config.categories, config.positions)
-        information = counts.mutual_information()
+        counts = [
+            relevance_counts(experiment.samples(seed)["train"], config.categories, config.positions)
+            for seed in experiment.seeds
+        ]
+        information = np.mean([c.mutual_information() for c in counts], 0)
         for quantity, statistic in (("same_minus_other", same_minus_other), ("decay_slope", decay_slope)):
             interval = interval_of(statistic, counts)
             record.judge("A1", quantity, interval, experiment)
@@ -71,7 +77,7 @@ def run(config: Config) -> Result:
                 np.diff(log.offsets),
                 np.sort(np.bincount(log.categories)[1:])[::-1],
                 statistics(log),
-                counts,
+                counts[0],
                 information,
             )
         )

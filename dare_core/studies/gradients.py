@@ -7,9 +7,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field
 
+from dare_core.errors import InputError
 from dare_core.gradients import BINS, GradientRecord
 from dare_core.intervals import RESAMPLES, Interval, from_resamples
 from dare_core.metrics import Array
+from dare_core.models import model_spec
 from dare_core.present import PALETTE, Shown, figure, style, table
 from dare_core.runs import RunStore
 from dare_core.studies.common import Experiment, Record, StudyConfig
@@ -70,7 +72,7 @@ def norm_ratio(representation: Array, attention: Array) -> float:
 
 def negative_steps(mean_cosine: Array) -> float:
     """Share of steps whose mean cosine is negative: the published statistic."""
-    return float((mean_cosine < 0).mean())
+    return float((mean_cosine[np.isfinite(mean_cosine)] < 0).mean())
 
 
 def statistics(records: list[GradientRecord], field: str, window: slice) -> tuple[Interval, Interval, Interval]:
@@ -87,6 +89,9 @@ def statistics(records: list[GradientRecord], field: str, window: slice) -> tupl
 
 def run(config: Config) -> Result:
     """Train with recorded gradients and judge G1 and G2 on the published statistics."""
+    for model in config.model_names:
+        if len(set(model_spec(model).assignment().values())) > 1:
+            raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
     record = Record("gradients", config, RunStore())
     first = slice(0, config.first_steps)
     views: list[View] = []
@@ -119,8 +124,10 @@ def run(config: Config) -> Result:
                         )
                 if scale == 0.01 and model == config.model_names[0]:
                     ratio, steps, _ = statistics(view.records, "category", first)
-                    record.judge("G1", "norm_ratio", ratio, experiment)
-                    record.judge("G2", "negative_cosine_share", steps, experiment)
+                    taken = len(view.records[0].of("rows", "category"))
+                    note = f"the training has {taken} steps" if taken < config.first_steps else ""
+                    record.judge("G1", "norm_ratio", ratio, experiment, note)
+                    record.judge("G2", "negative_cosine_share", steps, experiment, note)
     record.tables["statistics"] = rows
     record.tables["steps"] = [line for view in views for line in step_rows(view)]
     record.write()

@@ -52,16 +52,18 @@ def show_ledger(result: Result) -> Shown:
                 )
                 first = f'<td rowspan="{len(own)}" class="text">{title}</td>'
             ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
-            what = f"{r.log}<br><small>{r.kind}</small>" if r.log else "–"
+            what = f"{r.log}<br><small>{r.kind}, {r.profile}, {r.seeds} seeds</small>" if r.log else "–"
             quantity = r.quantity.replace("_", " ") if r.log else "–"
             note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
+            detectable = number(r.detectable)
             lines.append(
                 f'<tr>{first}<td>{quantity}</td><td>{what}</td><td class="number">{number(r.paper)}</td>'
-                f'<td class="number">{ours}</td>'
+                f'<td class="number">{ours}</td><td class="number">{detectable}</td>'
                 f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
             )
     head = "".join(
-        f"<th>{title}</th>" for title in ("claim", "quantity", "log", "paper (quoted)", "ours [95 %]", "verdict")
+        f"<th>{title}</th>"
+        for title in ("claim", "quantity", "log", "paper (quoted)", "ours [95 %]", "detectable", "verdict")
     )
     return Shown(
         plain.text,

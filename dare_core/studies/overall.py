@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 
 from dare_core.claims import project_root
-from dare_core.intervals import Draws, auc_interval, best_of, difference_interval, holm
+from dare_core.intervals import TWO, Draws, auc_interval, best_of, difference_interval, holm
 from dare_core.metrics import Array
 from dare_core.models import MODELS, model_table
 from dare_core.present import Shown, colour, figure, style, table
@@ -66,19 +66,20 @@ def user_logloss(probability: Array) -> Array:
 def judge(record: Record, experiment: Experiment, resamples: Mapping[str, Resamples], draws: Draws) -> None:
     """Add the ledger rows that the trained models allow."""
     models = [name for name in record.config.model_names if name in resamples]
-    others = [name for name in models if name != CLAIMED and not name.startswith(CLAIMED)]
+    others = [name for name in models if name in {line["model"] for line in paper_rows()} - {CLAIMED}]
     if CLAIMED not in models or not others:
         return
     claimed = resamples[CLAIMED]
     best = best_of([resamples[name] for name in others], draws)
-    note = f"over {len(others)} other models, the best chosen anew in each resample"
+    size = size_note(record.config)
+    note = f"over {len(others)} of the paper's other models, the best chosen anew in each resample{size}"
     record.judge("O1", "dare_minus_best_other", difference_interval(claimed, best, draws), experiment, note)
     if REFERENCE in models:
         difference = difference_interval(claimed, resamples[REFERENCE], draws)
-        record.judge("O2", "dare_minus_twin_16", difference, experiment, size_note(record.config))
+        record.judge("O2", "dare_minus_twin_16", difference, experiment, size.strip("; "))
     if {REFERENCE, "TWIN (w/o TR)"} <= set(models):
         difference = difference_interval(resamples[REFERENCE], resamples["TWIN (w/o TR)"], draws)
-        record.judge("O3", "twin_minus_without_tr", difference, experiment)
+        record.judge("O3", "twin_minus_without_tr", difference, experiment, size.strip("; "))
     pairs = {
         "dare_minus_twin_4e": (CLAIMED, "TWIN-4E"),
         "twin_minus_eta": (REFERENCE, "ETA"),
@@ -87,7 +88,7 @@ def judge(record: Record, experiment: Experiment, resamples: Mapping[str, Resamp
     }
     there = {q: (resamples[a], resamples[b]) for q, (a, b) in pairs.items() if {a, b} <= set(models)}
     for quantity, interval in holm(there, draws).items():
-        record.judge("O4", quantity, interval, experiment, f"Holm's correction over {len(there)} comparisons")
+        record.judge("O4", quantity, interval, experiment, f"Holm's correction over {len(there)} comparisons{size}")
     for quantity, value, sign in (
         ("dare_minus_best_other_gauc", user_auc, 1.0),
         ("dare_minus_best_other_logloss", user_logloss, -1.0),
@@ -95,13 +96,13 @@ def judge(record: Record, experiment: Experiment, resamples: Mapping[str, Resamp
         metric = {name: by_target(experiment, name, value, draws) for name in [CLAIMED, *others]}
         turned = [(sign * plain, sign * drawn) for plain, drawn in (metric[name] for name in others)]
         plain, drawn = best_of(turned, draws)
-        interval = difference_interval(metric[CLAIMED], (sign * plain, sign * drawn), draws)
+        interval = difference_interval(metric[CLAIMED], (sign * plain, sign * drawn), draws, TWO)
         record.judge("O5", quantity, interval, experiment, note)
 
 
 def size_note(config: StudyConfig) -> str:
     """Says so where another embedding size was trained than the claim is about."""
-    return "" if config.size == 16 else f"at size {config.size}"
+    return "" if config.size == 16 else f"; at size {config.size}, where the paper's number is for 16"
 
 
 def run(config: Config) -> Result:
@@ -157,7 +158,7 @@ def show_stored(result: Result) -> Shown:
 def show_models(result: Result) -> Shown:
     """Every model: source, what it changes, parameters, search cost."""
     experiment = result.experiments[0]
-    counts = counts_of(experiment.log, experiment.config.samples_for(experiment.name))
+    counts = counts_of(experiment.log, experiment.config.samples_for(experiment.log))
     rows = model_table(counts, result.config.size)
     return table(rows, f"The table of models; parameters on {experiment.name} at size {result.config.size}")
 

@@ -45,7 +45,7 @@ def auc_table(
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]:
     """Bootstrapped AUC of several models or rules: name -> (seeds,), (seeds, B); and the shared draws."""
     tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
-    rule = experiment.config.samples_for(experiment.name).negative_rule
+    rule = experiment.config.samples_for(experiment.log).negative_rule
     draws = Draws.make(len(tests[0]), len(tests))
     return {
         name: auc_resamples(
@@ -77,15 +77,19 @@ def score_rows(
     for name, seeds in scores.items():
         tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
         groups: dict[str, list[float]] = {"GAUC by user": [], "GAUC by category": [], "logloss": []}
+        left_out: list[int] = []
         for test, probability in zip(tests, seeds, strict=True):
             kept = ~np.isnan(probability)
             users = np.broadcast_to(test.users.numpy()[:, None], probability.shape)[kept]
             labels = test.labels[kept]
             groups["GAUC by user"].append(grouped_auc(labels, probability[kept], users).value)
             categories = test.categories.numpy()[kept]
-            groups["GAUC by category"].append(grouped_auc(labels, probability[kept], categories).value)
+            by_category = grouped_auc(labels, probability[kept], categories)
+            groups["GAUC by category"].append(by_category.value)
+            left_out.append(by_category.left_out)
             if (name, 1) in experiment.runs or name == REGRESSION:  # rules give no probability
                 groups["logloss"].append(logloss(labels, probability[kept]))
         for label, found in groups.items():
             rows[name][label] = float(np.mean(found)) if found else None
+        rows[name]["categories of one class, left out"] = round(float(np.mean(left_out)))
     return list(rows.values())

@@ -88,6 +88,8 @@ def own_log(config: Config) -> tuple[Log, bool]:
 
 def run(config: Config) -> Result:
     """Prepare the log, train the models on it, and say whether decoupling pays there."""
+    if not {"DARE", "TWIN"} <= set(config.model_names):
+        raise InputError("models: the comparison needs DARE and TWIN among the models.")
     log, demonstration = own_log(config)
     config = config.model_copy(update={"logs": log.card.name})
     record = Record("your_own_log", config, RunStore())
@@ -97,8 +99,6 @@ def run(config: Config) -> Result:
     scores = {m: experiment.test_scores(m) for m in config.model_names} | rules
     record.tables["scores"] = score_rows(experiment, scores)
     resamples, draws = auc_table(experiment, scores)
-    if not {"DARE", "TWIN"} <= set(config.model_names):
-        raise InputError("models: the comparison needs DARE and TWIN among the models.")
     gain = difference_interval(resamples["DARE"], resamples["TWIN"], draws)
     best_rule = max(rules, key=lambda name: float(resamples[name][0].mean()))
     record.tables["log"] = [{"field": k, "value": str(v)} for k, v in log.card.model_dump().items()]
