@@ -83,10 +83,12 @@ def auc_resamples(runs: Sequence[Scored], draws: Draws, block: int = 100) -> tup
     plain = np.empty(len(runs))
     resampled = np.empty((len(runs), len(draws.users)))
     for s, run in enumerate(runs):
+        order = np.argsort(run.scores, kind="stable")  # sorted once for all blocks
+        labels, scores, users = run.labels[order], run.scores[order], run.users[order]
         plain[s] = resampled_auc(run.labels, run.scores, np.ones((1, len(run.labels))))[0]
         for at in range(0, len(draws.users), block):
-            weights = draws.users[at : at + block][:, run.users]
-            resampled[s, at : at + block] = resampled_auc(run.labels, run.scores, weights)
+            weights = draws.users[at : at + block][:, users]
+            resampled[s, at : at + block] = resampled_auc(labels, scores, weights)
     return plain, resampled
 
 

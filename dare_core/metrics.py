@@ -73,18 +73,17 @@ def resampled_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
         return np.full(len(weights), np.nan)
     order = np.argsort(scores, kind="stable")
     sorted_scores = scores[order]
-    last = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], True))  # end of each tie
+    starts = np.flatnonzero(np.append(True, sorted_scores[1:] != sorted_scores[:-1]))  # of each tie
     weights = weights[:, order]
-    positive = np.where(labels[order] > 0, weights, 0.0)
-    below_positive = np.cumsum(positive, 1)[:, last]
-    below_all = np.cumsum(weights, 1)[:, last]
-    below_negative = below_all - below_positive
-    positives = np.diff(below_positive, axis=1, prepend=0.0)
-    previous = np.concatenate([np.zeros((len(weights), 1)), below_negative[:, :-1]], 1)
-    area = (positives * (previous + below_negative)).sum(1) / 2
-    total = below_positive[:, -1] * below_negative[:, -1]
+    positive = weights * (labels[order] > 0)
+    negative = weights - positive
+    if len(starts) < len(scores):
+        positive, negative = (np.add.reduceat(part, starts, axis=1) for part in (positive, negative))
+    below = np.cumsum(negative, 1)
+    total = positive.sum(1) * below[:, -1]
+    below -= negative / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return area / total
+        return np.einsum("bn,bn->b", positive, below) / total
 
 
 def binary_mutual_information(n11: Array, n10: Array, n01: Array, n00: Array) -> Array:

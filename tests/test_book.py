@@ -31,7 +31,7 @@ def test_pages_that_load_from_the_network_are_found(tmp_path: Path) -> None:
 def test_every_chapter_has_a_place_in_the_order_of_execution() -> None:
     order = [name for line in read_plan("profiles.yml")["order"] for name in line]
     assert sorted(order) == sorted(chapter_names())
-    assert order[-1] == "landing"
+    assert "landing" in read_plan("profiles.yml")["order"][-1]
 
 
 def test_a_failing_cell_names_the_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from dare_core.models import MODELS, model_table
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore, counts_of
 from dare_core.studies.common import Experiment, Record, StudyConfig
-from dare_core.studies.scores import auc_table, score_rows
+from dare_core.studies.scores import Resampled, auc_table, score_rows
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
 Resamples = tuple[Array, Array]
@@ -41,6 +41,7 @@ class Result:
     config: Config
     record: Record
     experiments: list[Experiment]
+    resampled: list[Resampled]  # of each log
 
 
 def by_target(experiment: Experiment, model: str, value: Callable[[Array], Array], draws: Draws) -> Resamples:
@@ -109,23 +110,28 @@ def run(config: Config) -> Result:
     """Train every model on every log and judge O1 to O5."""
     record = Record("overall", config, RunStore())
     experiments = []
+    resampled = []
     scores: list[dict[str, Any]] = []
     for name in config.log_names:
         experiment = record.use(name)
         experiment.train(config.model_names)
         every = {m: experiment.test_scores(m) for m in config.model_names} | experiment.rule_test_scores()
-        resamples, draws = auc_table(experiment, every)
-        judge(record, experiment, resamples, draws)
-        scores += [{"kind": "model" if n in MODELS else "rule", **r} for n, r in scored(experiment, every)]
+        resampled.append(auc_table(experiment, every))
+        judge(record, experiment, *resampled[-1])
+        scores += [
+            {"kind": "model" if n in MODELS else "rule", **r} for n, r in scored(experiment, every, resampled[-1])
+        ]
         experiments.append(experiment)
     record.tables |= {"scores": scores, "paper": paper_rows()}
     record.write()
-    return Result(config, record, experiments)
+    return Result(config, record, experiments, resampled)
 
 
-def scored(experiment: Experiment, every: Mapping[str, Sequence[Array]]) -> list[tuple[str, dict[str, Any]]]:
+def scored(
+    experiment: Experiment, every: Mapping[str, Sequence[Array]], everything: Resampled
+) -> list[tuple[str, dict[str, Any]]]:
     """The score table's lines with their names, best AUC first."""
-    lines = [(str(line["model or rule"]), line) for line in score_rows(experiment, every)]
+    lines = [(str(line["model or rule"]), line) for line in score_rows(experiment, every, everything)]
     return sorted(lines, key=lambda pair: -float(pair[1]["AUC all"]))
 
 
@@ -178,9 +184,7 @@ def show_intervals(result: Result) -> Shown:
     style()
     drawn, axes = plt.subplots(1, len(result.experiments), figsize=(5 * len(result.experiments), 5), squeeze=False)
     parts = []
-    for axis, experiment in zip(axes[0], result.experiments, strict=True):
-        every = {m: experiment.test_scores(m) for m in result.config.model_names} | experiment.rule_test_scores()
-        resamples, draws = auc_table(experiment, every)
+    for axis, experiment, (resamples, draws) in zip(axes[0], result.experiments, result.resampled, strict=True):
         intervals = {name: auc_interval(values, draws) for name, values in resamples.items()}
         order = sorted(intervals, key=lambda name: intervals[name].estimate)
         for at, name in enumerate(order):

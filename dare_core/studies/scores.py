@@ -40,10 +40,12 @@ def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
     return seen if subset == "seen" else ~seen
 
 
-def auc_table(
-    experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], subset: Subset = "all"
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]:
-    """Bootstrapped AUC of several models or rules: name -> (seeds,), (seeds, B); and the shared draws."""
+Resampled = tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]
+"""Bootstrapped AUC of several scores: name -> (seeds,), (seeds, B); and the draws they share."""
+
+
+def auc_table(experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], subset: Subset = "all") -> Resampled:
+    """Bootstrapped AUC of several models or rules on a subset of the test samples."""
     tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
     rule = experiment.config.samples_for(experiment.log).negative_rule
     draws = Draws.make(len(tests[0]), len(tests))
@@ -56,12 +58,19 @@ def auc_table(
 
 
 def score_rows(
-    experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], claimed: str = "DARE"
+    experiment: Experiment,
+    scores: Mapping[str, Sequence[np.ndarray]],
+    everything: Resampled | None = None,
+    claimed: str = "DARE",
 ) -> list[dict[str, Any]]:
-    """Test AUC with interval, on all samples and the subsets, GAUC and logloss, a line each score."""
+    """Test AUC with interval, on all samples and the subsets, GAUC and logloss, a line each score.
+
+    `everything` is `auc_table` of the same scores on all samples, where the caller has it already.
+    """
     rows: dict[str, dict[str, Any]] = {name: {"log": experiment.name, "model or rule": name} for name in scores}
     for subset in SUBSETS:
-        resamples, draws = auc_table(experiment, scores, subset)
+        given = everything if subset == "all" else None
+        resamples, draws = given or auc_table(experiment, scores, subset)
         for name, values in resamples.items():
             interval = auc_interval(values, draws)
             rows[name][f"AUC {subset}"] = interval.estimate

@@ -97,8 +97,9 @@ def run(config: Config) -> Result:
     experiment.train(config.model_names)
     rules = experiment.rule_test_scores()
     scores = {m: experiment.test_scores(m) for m in config.model_names} | rules
-    record.tables["scores"] = score_rows(experiment, scores)
-    resamples, draws = auc_table(experiment, scores)
+    everything = auc_table(experiment, scores)
+    resamples, draws = everything
+    record.tables["scores"] = score_rows(experiment, scores, everything)
     gain = difference_interval(resamples["DARE"], resamples["TWIN"], draws)
     best_rule = max(rules, key=lambda name: float(resamples[name][0].mean()))
     record.tables["log"] = [{"field": k, "value": str(v)} for k, v in log.card.model_dump().items()]
