@@ -175,13 +175,11 @@ def measured_rows(results: Path) -> list[LedgerRow]:
 def ledger(results: Path, profile: str) -> list[LedgerRow]:
     """Every claim with what was measured for it; claims without a measurement say so.
 
-    What the profile does not measure is filled in from the stored full results (`book/stored`), whose rows say
-    so under `profile`.
+    The stored full results (`book/stored`) stand beside what the profile measured; `profile` tells them apart.
     """
     measured = measured_rows(results)
-    done = {(r.claim, r.quantity, r.log) for r in measured}
-    stored = measured_rows(project_root() / "book" / "stored")
-    measured += [r for r in stored if (r.claim, r.quantity, r.log) not in done]
+    if profile != "full":
+        measured += measured_rows(project_root() / "book" / "stored")
     rows: list[LedgerRow] = []
     for claim in load_claims().values():
         for quantity in claim.quantities:
