@@ -400,7 +400,7 @@ def test_how_long_users_are(tmp_path: Path) -> None:
     assert lengths(log).tolist() == [70, 25, 3]
     words = "no user of log 'a' has >= 210 clicks: 2 have >= 20, 1 have >= 60, 0 have >= 110, the longest has 70;"
     assert str(shortest_user_error(log, 210)).startswith(words)
-    assert "the longest has 70; choose a smaller --shortest-user" in str(shortest_user_error(log, 100))
+    assert "the longest has 70; choose smaller ones, for example -p shortest_user" in str(shortest_user_error(log, 100))
 
 
 # --- published logs -----------------------------------------------------------------------------------------
