@@ -35,13 +35,13 @@ def main() -> None:
             papermill.execute_notebook(path, executed, kernel_name="python3", progress_bar=False)
             source = nbformat.read(path, as_version=4)
             done = {cell["id"]: cell for cell in nbformat.read(executed, as_version=4).cells}
-            for cell in source.cells:
-                if cell.cell_type == "code":
-                    cell["outputs"] = text_only(done[cell["id"]]["outputs"])
-                    cell["execution_count"] = None
-                    for output in cell["outputs"]:
-                        if "execution_count" in output:
-                            output["execution_count"] = None
+            code = [cell for cell in source.cells if cell.cell_type == "code"]
+            for count, cell in enumerate(code, 1):  # nbval takes a cell without a count for one that was never run
+                cell["outputs"] = text_only(done[cell["id"]]["outputs"])
+                cell["execution_count"] = count
+                for output in cell["outputs"]:
+                    if "execution_count" in output:
+                        output["execution_count"] = count
             nbformat.write(source, path)
             print(f"{path.name}: outputs stored", flush=True)
 
