@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--models", default="DARE,TWIN,DIN")
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--batch-size", type=int, nargs="*", default=[512, 2048])
-    parser.add_argument("--targets", type=int, default=12_000, help="training targets a round")
+    parser.add_argument("--targets", type=int, default=6_000, help="training targets a round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
