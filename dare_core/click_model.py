@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dare_core.embeddings import Batch, EmbeddingScheme, Rows, Tables, Vectors
 from dare_core.hashing import Hyperplanes
+from dare_core.prelu import PReLU
 from dare_core.search import attend
 
 Form = Literal["target_aware", "concatenation", "product"]
@@ -21,7 +22,7 @@ class Head(nn.Sequential):
     def __init__(self, *widths: int) -> None:
         layers: list[nn.Module] = [nn.BatchNorm1d(widths[0])]
         for width_in, width_out in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(width_in, width_out), nn.PReLU()]
+            layers += [nn.Linear(width_in, width_out), PReLU()]
         super().__init__(*layers, nn.Linear(widths[-1], 2))
 
 
@@ -40,7 +41,12 @@ class Output:
     @property
     def probability(self) -> Tensor:
         """(H, C) probability of a click; 1e-8 is added as in the published code."""
-        return torch.softmax(self.logits, -1)[..., 0] + 1e-8
+        return torch.softmax(in_full(self.logits), -1)[..., 0] + 1e-8
+
+
+def in_full(tensor: Tensor) -> Tensor:
+    """At least float32, as probabilities need it where the model computed with bfloat16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def cross_entropy(logits: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ def cross_entropy(logits: Tensor) -> Tensor:
 
     As published: log(softmax + 1e-8).
     """
-    log_probability = (torch.softmax(logits, -1) + 1e-8).log()
+    log_probability = (torch.softmax(in_full(logits), -1) + 1e-8).log()
     return -(log_probability[:, :1, 0].sum() + log_probability[:, 1:, 1].sum()) / logits[..., 0].numel()
 
 
@@ -66,15 +72,14 @@ def joined_width(form: Form, width: int, histories: int) -> int:
     return width * {"target_aware": 1 + 2 * histories, "concatenation": 1 + histories, "product": histories}[form]
 
 
-def pool(target: Rows, behaviour: Rows, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Target v (H, C, W) and one history h (H, C, W) for each of M sets of weights (M, H, C, N), pooled in one
+def pool(target: Rows, behaviour: Rows, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Target v (H, C, W) and one history h (H, C, W) for each of some sets of weights (H, C, N), pooled in one
     product a field."""
-    several, histories, candidates, _ = weights.shape
-    stacked = weights.transpose(0, 1).flatten(1, 2)  # (H, M * C, N)
-    h = torch.cat([stacked @ rows for rows in behaviour.values()], -1)  # (H, M * C, W)
-    h = h.unflatten(1, (several, candidates)).transpose(0, 1)
+    histories, candidates, _ = weights[0].shape
+    together = torch.cat(weights, 1)  # (H, M * C, N)
+    h = torch.cat([together @ rows for rows in behaviour.values()], -1)  # (H, M * C, W)
     v = torch.cat([rows.expand(histories, candidates, -1) for rows in target.values()], -1)
-    return v, list(h)
+    return v, list(h.split(candidates, 1))
 
 
 class ClickModel(nn.Module):
@@ -120,14 +125,14 @@ class ClickModel(nn.Module):
             whole = attend(found.scores, found.considered) if found.whole is None else found.whole
             if found.own is None:
                 sets.append(whole)
-        v, pooled = pool(target, behaviour, torch.stack(sets))
+        v, pooled = pool(target, behaviour, sets)
         features = join(self.form, v, pooled[: 1 + self.average])
         shape = found.weights.shape[:2]
         logits = self.main_head(features.flatten(0, 1)).unflatten(0, shape)
         auxiliary_logits = None
         if second_head is not None:
             if found.own is not None:
-                v, pooled = pool(found.own[0], found.own[1], whole.unsqueeze(0))
+                v, pooled = pool(found.own[0], found.own[1], [whole])
             auxiliary_features = join(self.form, v, pooled[-1:])
             auxiliary_logits = second_head(auxiliary_features.flatten(0, 1)).unflatten(0, shape)
         return Output(logits, auxiliary_logits, found.scores, found.weights, found.considered, features, vectors)
@@ -176,9 +181,13 @@ class ClickModel(nn.Module):
             elif everything and isinstance(module, nn.BatchNorm1d | nn.PReLU):
                 nn.init.normal_(module.weight, 0.0, scale, generator=generator)
 
+    def table_sets(self) -> list[Tables]:
+        """The sets of embedding tables, a search's own included."""
+        return [module for module in self.modules() if isinstance(module, Tables)]
+
     def embedding_parameters(self) -> list[nn.Parameter]:
         """The embedding tables, a search's own included."""
-        return [table for module in self.modules() if isinstance(module, Tables) for table in module.parameters()]
+        return [table for tables in self.table_sets() for table in tables.parameters()]
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """Everything else: heads, learned scores, maps."""

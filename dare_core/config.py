@@ -73,6 +73,10 @@ class TrainingConfig(Strict):
     auxiliary_loss: bool = True
     validations_per_epoch: int = Field(10, ge=1, le=1_000)
     official: tuple[Difference, ...] = Field((), description="differences of the published code switched on")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: the forward pass computes in bfloat16 where PyTorch's autocast allows it",
+    )
     record_gradients: bool = Field(False, description="record the gradients of attention and representation")
 
 

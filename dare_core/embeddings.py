@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,29 +73,56 @@ class Vectors:
     used: dict[Role, Rows]
 
 
-class Tables(nn.Module):
-    """One set of embedding tables, row 0 of items and categories being padding and of positions the target."""
+@dataclass(frozen=True)
+class Excerpt:
+    """The rows of a table that a batch reads: a training step computes with these in place of the table."""
 
-    def __init__(self, counts: Counts, sizes: Sizes, fields: tuple[str, ...]) -> None:
+    leaf: Tensor  # (U, d), where the gradient arrives
+    rows: np.ndarray  # (U,) their numbers in the table
+    ranks: Mapping[Side, Tensor]  # the batch's ids of a side as rows of the leaf
+
+
+class Tables(nn.Module):
+    """One set of embedding tables, row 0 of items and categories being padding and of positions the target.
+
+    `sides`: whose ids it is read with. `excerpts` (by field) stand in for the tables while there are any.
+    """
+
+    def __init__(
+        self, counts: Counts, sizes: Sizes, fields: tuple[str, ...], sides: tuple[Side, ...] = SIDES
+    ) -> None:
         super().__init__()
         self.fields = fields  # in this order; nn.ParameterDict sorts its keys
+        self.sides = sides
+        self.excerpts: dict[str, Excerpt] = {}
         rows = {"item": counts.items, "category": counts.categories, "position": counts.history}
         self.tables = nn.ParameterDict(
             {field: nn.Parameter(torch.empty(rows[field] + 1, sizes[field])) for field in fields}
         )
 
-    def forward(self, batch: Batch, side: Side, mirrors: Rows | None = None) -> Rows:
-        """Read the rows of a batch: see `Rows` for the shapes. `mirrors` are read instead of the tables."""
-        tables = self.tables if mirrors is None else mirrors
+    def ids(self, batch: Batch, side: Side) -> dict[str, Tensor]:
+        """Rows that a batch reads: (H, C) or (H, N), positions (1,) or (N,)."""
         if side == "target":
-            ids = {"item": batch.target_items, "category": batch.target_categories}
             position = torch.zeros(1, dtype=torch.long, device=batch.target_items.device)
-        else:
-            ids = {"item": batch.history_items, "category": batch.history_categories}
-            length = batch.history_items.shape[1]
-            position = torch.arange(length, 0, -1, device=batch.history_items.device)
-        ids["position"] = position
-        return {field: lookup(tables[field], ids[field]) for field in self.fields}
+            return {"item": batch.target_items, "category": batch.target_categories, "position": position}
+        position = torch.arange(batch.history_items.shape[1], 0, -1, device=batch.history_items.device)
+        return {"item": batch.history_items, "category": batch.history_categories, "position": position}
+
+    def leaf(self, field: str) -> Tensor:
+        """What is read: the table, or its excerpt."""
+        return self.excerpts[field].leaf if field in self.excerpts else self.tables[field]
+
+    def forward(self, batch: Batch, mirrors: Rows | None = None) -> dict[Side, Rows]:
+        """Read the rows of a batch: see `Rows` for the shapes. `mirrors` are read instead of the leaves."""
+        ids = {side: self.ids(batch, side) for side in self.sides}
+        rows: dict[Side, Rows] = {side: {} for side in self.sides}
+        for field in self.fields:
+            excerpt = self.excerpts.get(field)
+            numbers = [ids[side][field] if excerpt is None else excerpt.ranks[side] for side in self.sides]
+            found = lookup(self.leaf(field) if mirrors is None else mirrors[field], *numbers)
+            for side, tensor in zip(self.sides, found, strict=True):
+                rows[side][field] = tensor
+        return rows
 
 
 class EmbeddingScheme(nn.Module):
@@ -118,36 +146,45 @@ class EmbeddingScheme(nn.Module):
         super().__init__()
         self.assignment = dict(assignment)
         self.fields = fields
+        served = {(name, side) for (_, side), name in assignment.items()}
         self.sets = nn.ModuleDict(
-            {name: Tables(counts, sizes[name], fields) for name in dict.fromkeys(assignment.values())}
+            {
+                name: Tables(counts, sizes[name], fields, tuple(s for s in SIDES if (name, s) in served))
+                for name in dict.fromkeys(assignment.values())
+            }
         )
         self.maps = maps
         self.equalised = equalised
         self.mirrors: dict[str, Rows] = {}
 
-    def table(self, role: Role, field: str) -> nn.Parameter:
-        """The table (rows + 1, d) that serves a role."""
+    def tables(self, role: Role) -> Tables:
+        """The set of tables that serves a role."""
         tables = self.sets[self.assignment[role]]
         assert isinstance(tables, Tables)
-        return tables.tables[field]
+        return tables
+
+    def table(self, role: Role, field: str) -> nn.Parameter:
+        """The table (rows + 1, d) that serves a role."""
+        return self.tables(role).tables[field]
 
     def forward(self, batch: Batch) -> Vectors:
         if self.equalised:
             self.mirrors = {
                 self.assignment["attention", side]: {
-                    field: self.table(("attention", side), field).detach().requires_grad_() for field in self.fields
+                    field: self.tables(("attention", side)).leaf(field).detach().requires_grad_()
+                    for field in self.fields
                 }
                 for side in SIDES
             }
-        read: dict[tuple[str, Side, bool], Rows] = {}
+        read: dict[tuple[str, bool], dict[Side, Rows]] = {}
         rows: dict[Role, Rows] = {}
         for role in ROLES:
             module, side = role
             name, mirrored = self.assignment[role], self.equalised and module == "attention"
-            key = (name, side, mirrored)
-            if key not in read:  # tables shared by two modules are read once
-                read[key] = self.sets[name](batch, side, self.mirrors[name] if mirrored else None)
-            rows[role] = {field: tensor.view_as(tensor) for field, tensor in read[key].items()}
+            key = (name, mirrored)
+            if key not in read:  # tables shared by several roles are read once
+                read[key] = self.sets[name](batch, self.mirrors[name] if mirrored else None)
+            rows[role] = {field: tensor.view_as(tensor) for field, tensor in read[key][side].items()}
         return Vectors(rows, self.maps(rows) if self.maps is not None else rows)
 
     def combine_gradients(self) -> None:
@@ -160,7 +197,7 @@ class EmbeddingScheme(nn.Module):
             tables = self.sets[name]
             assert isinstance(tables, Tables)
             for field, leaf in mirror.items():
-                table = tables.tables[field]
+                table = tables.leaf(field)
                 if leaf.grad is None or table.grad is None:
                     continue
                 norm = leaf.grad.norm()

@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sha256_alongside(path: Path) -> Iterator[Callable[[], str]]:
+    """Yield a function that gives the SHA-256 of a file, which a thread computes while the caller works."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(sha256_of, path).result
 
 
 def short_hash(text: str) -> str:

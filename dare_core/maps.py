@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dare_core.embeddings import ROLES, Role, Rows, Sizes
+from dare_core.prelu import PReLU
 
 Key = Callable[[Role], str]
 Layer = Callable[[int], nn.Module]
@@ -43,7 +44,7 @@ def multilayer(*hidden: int) -> Layer:
         widths = [size, *hidden]
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(width_in, width_out), nn.PReLU()]
+            layers += [nn.Linear(width_in, width_out), PReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], size))
 
     return layer

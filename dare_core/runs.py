@@ -30,7 +30,7 @@ from dare_core.models import ClickModel, build_model
 from dare_core.samples import Samples, make_samples
 from dare_core.training import Validation, seeds_of, train
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised whenever the code computes something else from the same configuration: old runs are not reused."""
 FILES = ("weights.safetensors", "arrays.safetensors")
 
@@ -84,10 +84,11 @@ def run_key(config: RunConfig, fingerprint: str) -> str:
 
 
 class RunStore:
-    """Gives runs, computing what is missing; keeps the last log and its samples in memory."""
+    """Gives runs, computing what is missing on a device; keeps the last log and its samples in memory."""
 
-    def __init__(self, progress: bool = True) -> None:
+    def __init__(self, progress: bool = True, device: str = "cpu") -> None:
         self.progress = progress
+        self.device = device
         self.computed = 0
         self.reused = 0
         self._log: Log | None = None
@@ -127,6 +128,7 @@ class RunStore:
             splits,
             lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
             self.progress,
+            self.device,
         )
         arrays = {
             "validation_probability": trained.validation_probability,
@@ -156,7 +158,7 @@ class RunStore:
                     "seconds": round(trained.seconds, 3),
                     "samples_per_second": round(trained.samples_per_second, 1),
                     "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "environment": environment(),
+                    "environment": environment() | {"device": self.device},
                     "sha256": {name: sha256_of(folder / name) for name in FILES},
                 },
             )

@@ -4,8 +4,9 @@ Each click of a log is stored once. A sample names a row of the log as its posit
 the rows before it, gathered by index when a batch is made, never copied.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ class Clicks:
     items: Tensor  # (rows,) int32
     categories: Tensor  # (rows,) int32
 
+    def to(self, device: torch.device) -> "Clicks":
+        """The same on a device."""
+        return Clicks(self.items.to(device), self.categories.to(device))
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -42,6 +47,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def on(self, clicks: Clicks) -> "Samples":
+        """The same targets on the device of `clicks`, which are the same clicks there."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.type is Tensor}
+        return replace(self, clicks=clicks, **{k: tensor.to(clicks.items.device) for k, tensor in tensors.items()})
 
     @property
     def size(self) -> int:
@@ -93,16 +103,23 @@ class Past:
     """Answers, for pairs of user and item: at which row of the log was the first click?"""
 
     def __init__(self, log: Log) -> None:
-        self.stride = log.card.items + 1
-        users = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
-        keys = users.astype(np.int64) * self.stride + log.items
-        self.keys, self.first = np.unique(keys, return_index=True)
+        self.items, self.offsets = log.items, log.offsets
 
     def first_row(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Row of the first click of each pair; a number beyond every row where there is none."""
-        keys = users.astype(np.int64) * self.stride + items
-        at = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
-        return np.where(self.keys[at] == keys, self.first[at], np.iinfo(np.int64).max)
+        return _first_rows(self.items, self.offsets, users, items)
+
+
+@numba.njit(cache=True)
+def _first_rows(clicked: np.ndarray, offsets: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Goes through the user's clicks for each pair: less work than sorting those of all users, and no memory."""
+    first = np.full(len(users), np.iinfo(np.int64).max)
+    for pair in range(len(users)):
+        for row in range(offsets[users[pair]], offsets[users[pair] + 1]):
+            if clicked[row] == items[pair]:
+                first[pair] = row
+                break
+    return first
 
 
 def draw_negatives(
@@ -138,11 +155,17 @@ def draw_negatives(
 
 def item_counts(log: Log, until: np.ndarray | None = None) -> np.ndarray:
     """Clicks of every item (items + 1,); with `until` (users,), only those on rows before it."""
-    if until is None:
-        return np.bincount(log.items, minlength=log.card.items + 1)
-    rows = np.arange(len(log.items))
-    before = rows < np.repeat(until, np.diff(log.offsets))
-    return np.bincount(log.items[before], minlength=log.card.items + 1)
+    counts = np.zeros(log.card.items + 1, np.int64)
+    _count(log.items, log.offsets[:-1], log.offsets[1:] if until is None else until, counts)
+    return counts
+
+
+@numba.njit(cache=True)
+def _count(items: np.ndarray, start: np.ndarray, stop: np.ndarray, counts: np.ndarray) -> None:
+    """Add the items of rows start to stop of each user to `counts`."""
+    for user in range(len(start)):
+        for row in range(start[user], stop[user]):
+            counts[items[row]] += 1
 
 
 def training_counts(log: Log) -> np.ndarray:
@@ -195,10 +218,17 @@ def seen_items(log: Log, config: SampleConfig, targets: tuple[np.ndarray, np.nda
     """(items + 1,) true for items that occur in the training samples, as target or in a history."""
     row, users = targets
     first = np.maximum(row - config.history, log.offsets[users])
-    edge = np.zeros(len(log.items) + 1, np.int64)
-    np.add.at(edge, first, 1)
-    np.add.at(edge, row, -1)
     seen = np.zeros(log.card.items + 1, bool)
-    seen[log.items[np.cumsum(edge[:-1]) > 0]] = True
+    _mark(log.items, np.sort(first), np.sort(row), seen)  # the later the target, the later its history starts
     seen[items] = True
     return seen
+
+
+@numba.njit(cache=True)
+def _mark(items: np.ndarray, start: np.ndarray, stop: np.ndarray, seen: np.ndarray) -> None:
+    """Mark the items of rows start to stop, both ascending; rows in several such ranges are visited once."""
+    done = 0
+    for part in range(len(start)):
+        for row in range(max(start[part], done), stop[part]):
+            seen[items[row]] = True
+        done = stop[part]

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from dare_core.embeddings import Batch, Rows, Tables
 from dare_core.maps import concatenated
-
-PADDING_SCORE = -(2.0**32) + 1
-"""Score of padding before top-K, as in the published code."""
+from dare_core.prelu import PReLU
+from dare_core.selection import PADDING_SCORE, attend, inner_products, keep_best
 
 Score = Callable[[Rows, Rows], Tensor]
 """Scores (H, C, N) of H histories, C targets each, N behaviours, from the rows of both."""
@@ -35,8 +34,8 @@ class ScaledDotProduct(nn.Module):
         """Scores (H, C, N)."""
         first = list(target) if self.position_twice else ["item", "category"]
         scale = math.sqrt(sum(target[field].shape[-1] for field in first))
-        scores = torch.matmul(target["item"] / scale, behaviour["item"].transpose(-1, -2))
-        scores = scores + torch.matmul(target["category"] / scale, behaviour["category"].transpose(-1, -2))
+        scores = inner_products(target["item"] / scale, behaviour["item"])
+        scores = scores + inner_products(target["category"] / scale, behaviour["category"])
         if "position" in target:
             # One score a position serves the whole batch.
             position = target["position"] @ behaviour["position"].transpose(-1, -2)
@@ -77,7 +76,7 @@ class LearnedScore(nn.Module):
     def __init__(self, width: int, hidden: int = 36) -> None:
         super().__init__()
         self.hidden = nn.Linear(4 * width, hidden)
-        self.activation = nn.PReLU()
+        self.activation = PReLU()
         self.out = nn.Linear(hidden, 1)
 
     def forward(self, target: Rows, behaviour: Rows) -> Tensor:
@@ -113,14 +112,10 @@ class Search(Protocol):
         ...
 
 
-def attend(scores: Tensor, keep: Tensor) -> Tensor:
-    """Softmax of the scores (H, C, N) over the positions kept; zero elsewhere, and for rows that keep none."""
-    weights = torch.softmax(scores.masked_fill(~keep, PADDING_SCORE), -1)
-    return weights * keep
-
-
 def best(ranking: Tensor, valid: Tensor, top_k: int, retrieve_padding: bool) -> Tensor:
     """(H, C, N) true for the K columns of highest rank; padding last, and kept only where that is asked for."""
+    if ranking.device.type == "cpu" and not retrieve_padding:
+        return keep_best(ranking, valid, top_k)
     valid = valid.expand_as(ranking)
     columns = ranking.masked_fill(~valid, PADDING_SCORE).topk(min(top_k, ranking.shape[-1]), -1).indices
     keep = torch.zeros_like(valid).scatter(-1, columns, True)
@@ -195,7 +190,8 @@ class OwnTables(nn.Module):
         self.retrieve_padding = retrieve_padding
 
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
-        own = self.tables(batch, "target"), self.tables(batch, "behaviour")
+        rows = self.tables(batch)
+        own = rows["target"], rows["behaviour"]
         ranking = ScaledDotProduct()(*own)
         scores = score(target, behaviour)
         valid = batch.valid.unsqueeze(1)

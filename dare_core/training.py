@@ -1,9 +1,11 @@
 """The training loop: seeds, batches, validation, selection."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,8 +14,10 @@ from tqdm import tqdm
 from dare_core import metrics
 from dare_core.click_model import ClickModel
 from dare_core.config import RunConfig, TrainingConfig
+from dare_core.devices import check_memory, usable_device
 from dare_core.errors import InputError
 from dare_core.gradients import GradientRecord, GradientRecorder
+from dare_core.optimizers import Steps
 from dare_core.samples import Samples
 
 SMALL_TRAINING = 500_000
@@ -70,6 +74,11 @@ def validation_steps(steps: int, times: int) -> set[int]:
     return {round(steps * (i + 1) / times) for i in range(times)} - {0} | {steps}
 
 
+def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Autocast for the forward pass, where it is asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
 @torch.no_grad()
 def predict(model: ClickModel, samples: Samples, config: TrainingConfig) -> np.ndarray:
     """Click probabilities (H, C) float32, in evaluation mode unless the published code's habit is asked for.
@@ -80,12 +89,14 @@ def predict(model: ClickModel, samples: Samples, config: TrainingConfig) -> np.n
     own = published or "drop_last" in config.official
     histories = batch_histories(config, samples) if own else EVALUATION_BATCH
     model.train(published)
-    result = np.full(tuple(samples.items.shape), np.nan, np.float32)
-    order = torch.arange(len(samples))
-    for index in batches(order, histories, "drop_last" in config.official):
-        result[index.numpy()] = model(samples.batch(index)).probability.numpy()
+    device = samples.items.device
+    result = torch.full(samples.items.shape, torch.nan, device=device)
+    order = torch.arange(len(samples), device=device)
+    with mixed_precision(config, device):
+        for index in batches(order, histories, "drop_last" in config.official):
+            result[index] = model(samples.batch(index)).probability.float()
     model.train()
-    return result
+    return result.cpu().numpy()
 
 
 def evaluate(probability: np.ndarray) -> tuple[float, float, float]:
@@ -96,15 +107,6 @@ def evaluate(probability: np.ndarray) -> tuple[float, float, float]:
     return metrics.auc(labels, kept), metrics.accuracy(labels, kept), metrics.logloss(labels, kept)
 
 
-def make_optimizer(model: ClickModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; the published penalty l2 * ||w||^2 on non-embedding weights is a weight decay of 2 * l2."""
-    groups = [
-        {"params": model.embedding_parameters(), "weight_decay": 0.0},
-        {"params": model.dense_parameters(), "weight_decay": 2 * config.l2},
-    ]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
-
-
 def seeds_of(config: RunConfig) -> tuple[int, int, int]:
     """Seeds of initial weights, sample order and negatives; the published code moves only the first."""
     if "fixed_samples" in config.training.official:
@@ -112,34 +114,61 @@ def seeds_of(config: RunConfig) -> tuple[int, int, int]:
     return config.seed, config.seed, config.seed
 
 
+def use_threads() -> None:
+    """Let compiled loops use as many threads as PyTorch."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
 def train(
     config: RunConfig,
     splits: dict[str, Samples],
     make: Callable[[], ClickModel],
     progress: bool = True,
+    device: str = "cpu",
+    row_wise: bool | None = None,
+    observe: Callable[[int, ClickModel], None] | None = None,
 ) -> Trained:
     """Train a model and keep the weights of the best validation AUC.
 
     `make` builds the initialised model. The seed of the sample order comes from `config`; the negatives
-    are in `splits` already. Recording gradients changes nothing: it only listens.
+    are in `splits` already. Recording gradients changes nothing: it only listens. Samples and histories stay on
+    `device` throughout, and nothing waits for it between two validations. `row_wise`: see `Steps`; on a CPU only,
+    and there by default. `observe` is shown the model before the first step (0) and after every step (counted
+    from 1), and must leave it as it is; rows of tables that no batch has read lately may lag behind.
+
+    Raises InputError where there is too little to train on, the device is missing or too small, or the loss
+    stops being finite.
     """
     settings = config.training
-    samples = splits["train"]
-    if len(samples) < 2:
-        raise InputError(f"Log {config.log!r} gives {len(samples)} training targets: too few to train on.")
+    if len(splits["train"]) < 2:
+        raise InputError(f"Log {config.log!r} gives {len(splits['train'])} training targets: too few to train on.")
+    histories = batch_histories(settings, splits["train"])
+    place = usable_device(device)
+    use_threads()
     model = make()
-    optimizer = make_optimizer(model, settings)
+    memory = check_memory(model, splits, histories, place)
+    if memory and progress:
+        tqdm.write(memory, file=sys.stderr)
+    model = model.to(place)
+    clicks = splits["train"].clicks.to(place)
+    splits = {name: samples.on(clicks) for name, samples in splits.items()}
+    samples = splits["train"]
+    drop_last = "drop_last" in settings.official
+    steps_an_epoch = len(list(batches(torch.arange(len(samples)), histories, drop_last)))
+    steps = Steps(
+        model, settings, settings.epochs * steps_an_epoch, place.type == "cpu" if row_wise is None else row_wise
+    )
     recorder = GradientRecorder(model) if settings.record_gradients else None
     generator = torch.Generator().manual_seed(seeds_of(config)[1])
-    histories = batch_histories(settings, samples)
+    validate_after = validation_steps(steps_an_epoch, settings.validations_per_epoch)
 
     history: list[Validation] = []
     validations: list[np.ndarray] = []
-    best, best_weights = None, {}
-    step = seen = 0
+    best: Validation | None = None
+    best_weights: dict[str, Tensor] = {}
+    step = seen = loss_steps = 0
     seconds = 0.0
-    loss_sum = torch.zeros(())
-    loss_steps = 0
+    loss_sum = torch.zeros((), device=place)
     bar = tqdm(
         total=settings.epochs * samples.size,
         unit=" samples",
@@ -148,33 +177,35 @@ def train(
         disable=None if progress else True,
         leave=False,
     )
+    if observe is not None:
+        observe(0, model)
     with bar:
+        started = time.perf_counter()
         for _ in range(settings.epochs):
-            order = torch.randperm(len(samples), generator=generator)
-            epoch = list(batches(order, histories, "drop_last" in settings.official))
-            validate_after = validation_steps(len(epoch), settings.validations_per_epoch)
-            for at, index in enumerate(epoch, 1):
-                started = time.perf_counter()
+            order = torch.randperm(len(samples), generator=generator).to(place)
+            for at, index in enumerate(batches(order, histories, drop_last), 1):
                 batch = samples.batch(index)
-                output = model(batch)
-                main, auxiliary = model.losses(output)
+                steps.prepare(batch)
+                with mixed_precision(settings, place):
+                    output = model(batch)
+                    main, auxiliary = model.losses(output)
                 loss = main + auxiliary
                 if recorder is not None:
                     recorder.listen(output.vectors, batch)
-                optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 model.combine_gradients()
                 if recorder is not None:
                     recorder.record()
-                optimizer.step()
-                step += 1
+                steps.step()
                 loss_sum += loss.detach()
-                loss_steps += 1
-                seconds += time.perf_counter() - started
-                seen += batch.target_items.numel()
+                step, loss_steps, seen = step + 1, loss_steps + 1, seen + batch.target_items.numel()
                 bar.update(batch.target_items.numel())
+                if observe is not None:
+                    observe(step, model)
                 if at in validate_after:
-                    mean_loss = float(loss_sum) / loss_steps
+                    steps.catch_up()
+                    mean_loss = float(loss_sum) / loss_steps  # here a GPU is waited for
+                    seconds += time.perf_counter() - started
                     if not np.isfinite(mean_loss):
                         raise InputError(
                             f"Training {config.model.name} diverged at step {step} (the loss is not finite): "
@@ -183,13 +214,24 @@ def train(
                     validations.append(predict(model, splits["validation"], settings))
                     values = evaluate(validations[-1])
                     history.append(Validation(step, seen, mean_loss, *values))
-                    loss_sum, loss_steps = torch.zeros(()), 0
+                    loss_sum.zero_()
+                    loss_steps = 0
                     bar.set_postfix(validation_auc=f"{values[0]:.4f}")
                     if best is None or history[-1].auc > best.auc:
                         best = history[-1]
-                        best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+                        keep_weights(best_weights, model)
+                    started = time.perf_counter()
     assert best is not None
     model.load_state_dict(best_weights)
     test = predict(model, splits["test"], settings)
     record = recorder.result() if recorder is not None else None
-    return Trained(model, history, best, np.stack(validations), test, record, seconds, seen / seconds)
+    return Trained(model.cpu(), history, best, np.stack(validations), test, record, seconds, seen / seconds)
+
+
+def keep_weights(kept: dict[str, Tensor], model: ClickModel) -> None:
+    """Copy a model's weights to `kept`, on the CPU, into the memory that it has already."""
+    for name, weight in model.state_dict().items():
+        if name in kept:
+            kept[name].copy_(weight)
+        else:
+            kept[name] = weight.detach().to("cpu", copy=True)

@@ -102,7 +102,7 @@ def test_published_habits_switch_on_alone(log: Log) -> None:
 
 def test_l2_is_the_published_penalty(log: Log) -> None:
     """Weight decay of 2 * l2 is the gradient of l2 * ||w||^2."""
-    from dare_core.training import make_optimizer
+    from dare_core.optimizers import make_optimizer
 
     config = TrainingConfig(l2=0.01)
     model = build_model(ModelConfig(size=4), counts_of(log, SMALL_SAMPLES), config)
