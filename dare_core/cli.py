@@ -87,14 +87,34 @@ def data_prepare(
 
 @data_app.command("generate")
 def data_generate(
+    out: Annotated[Path | None, typer.Argument(help="with --format: the file to write")] = None,
     kind: Annotated[str, typer.Option(help="twin, independent, no_decay or no_semantics")] = "twin",
     users: Annotated[int, typer.Option(help="number of users")] = 700,
     world_seed: Annotated[int, typer.Option(help="seed of the world")] = 1,
+    format: Annotated[str, typer.Option(help="write a raw file instead of a world: taobao")] = "",
+    rows: Annotated[int | None, typer.Option(help="with --format: rows of the file, for example 100_000_000")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="with --format: seed of the file")] = 1,
 ) -> None:
-    """Generate a world whose true relevance is known, and print its data card.
+    """Generate a world whose true relevance is known, and print its data card; or a raw file of any size.
 
     Example: dare data generate --kind independent --users 4000
+
+    Example: dare data generate --format taobao --rows 100_000_000 UserBehavior.csv
     """
+    if format or out is not None or rows is not None:
+        from dare_core.data.generated_file import write_taobao
+
+        if format != "taobao" or out is None or rows is None:
+            raise InputError(
+                "a raw file is generated with `dare data generate --format taobao --rows N FILE.csv`: "
+                "give all three, or none of them for a world."
+            )
+        size = write_taobao(out, rows, seed)
+        say(
+            f"{out}: {size.rows:,} rows, {size.users:,} users, {size.items:,} items, {size.categories:,} categories; "
+            f"read it with `dare data prepare taobao {out} --name NAME`"
+        )
+        return
     from dare_core.config import explain
     from dare_core.data.generated import WorldConfig, generate
 
@@ -148,6 +168,8 @@ def train(
     log: Annotated[str, typer.Option(help="a prepared log, or generated, independent, no_decay, no_semantics")],
     model: Annotated[str, typer.Option(help="a model of the table of models")] = "DARE",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 where PyTorch's autocast allows it")] = "float32",
     parameter: Annotated[
         list[str] | None, typer.Option("-p", help="any setting of a study, key=value; may be given again")
     ] = None,
@@ -161,9 +183,9 @@ def train(
     from dare_core.studies.common import Experiment, StudyConfig, resolve_log
 
     config = StudyConfig.checked({"logs": log, **parameters(parameter)})
-    store = RunStore()
+    store = RunStore(device=device)
     experiment = Experiment(config, log, resolve_log(config, log, store), store)
-    run = store.get(experiment.run_config(model, seed))
+    run = store.get(experiment.run_config(model, seed, precision=precision))
     labels = experiment.store.samples(run.config)["test"].labels
     kept = ~(run.test_probability != run.test_probability)
     say(f"run            {run.key} ({'read from the store' if run.reused else 'computed'})")

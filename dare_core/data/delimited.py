@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import re
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from tqdm import tqdm
 
 from dare_core.data.reading import Faults
 from dare_core.errors import InputError
@@ -103,6 +105,13 @@ def read_header(plain: Path, path: Path) -> tuple[tuple[str, ...], str]:
         raise InputError(f"'{path}' is not a readable text file ({e}): export it as UTF-8 CSV.") from e
 
 
+def bytes_a_row(plain: Path) -> float:
+    """Mean length of the first rows of a file, for showing progress."""
+    with plain.open("rb") as file:
+        head = file.read(1 << 16)
+    return len(head) / max(head.count(b"\n"), 1)
+
+
 def scan_rows(plain: Path, layout: Layout) -> pl.LazyFrame:
     """The columns of the log as Int64 (whole numbers) or text, with `line` and `complete` (last field given).
 
@@ -126,14 +135,18 @@ def mend_rows(plain: Path, layout: Layout, faults: Faults, copy: Path, path: Pat
     all_whole = re.compile(",".join([WHOLE_NUMBER] * len(whole)))  # one match a row: twice as fast as one each
     try:
         with (
-            plain.open(encoding="utf-8-sig", newline="") as source,
+            plain.open("rb") as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as source,
             copy.open("w", newline="", encoding="utf-8") as out,
+            tqdm(total=plain.stat().st_size, unit="B", unit_scale=True, desc="checking", disable=None) as progress,
         ):
             reader = csv.reader(source, delimiter=layout.separator, strict=True)
             writer = csv.writer(out)
             if layout.header:
                 next(reader, None)
             for row in reader:
+                if reader.line_num % 100_000 == 0:
+                    progress.update(raw.tell() - progress.n)
                 if not row:
                     continue
                 if len(row) != count:

@@ -5,7 +5,8 @@ import hashlib
 import inspect
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,11 +100,10 @@ def _read(
         reading = read(None if path is None else Path(path), on_bad_rows, **options)
     except (pl.exceptions.PolarsError, OSError) as e:
         raise InputError(f"'{path}' cannot be read ({str(e).splitlines()[0]}): check the file.") from e
-    frame = reading.frame.with_columns(  # users are contiguous, so their runs number them
-        user=(pl.col("user").rle_id() + 1).cast(pl.Int32),
-        item=number(reading.frame["item"]),
-        category=number(reading.frame["category"]),
-    )
+    frame, reading = reading.frame, replace(reading, frame=pl.DataFrame())  # a raw id goes when it is numbered
+    frame = frame.with_columns((pl.col("user").rle_id() + 1).cast(pl.Int32))  # users are contiguous: their runs
+    for column in ("item", "category"):
+        frame = frame.with_columns(number(frame[column]))
     bad = reading.faults.counts.total()
     filters = [f"Left out {bad:,} bad row{'s' if bad > 1 else ''}: {reading.faults.sentence()}."] if bad else []
     card = Card(
@@ -155,8 +155,8 @@ def store_log(
     table = pl.DataFrame({"category": item_category.astype(np.int32)})
     if item_probability is not None:
         table = table.with_columns(probability=pl.Series(item_probability.astype(np.float64)))
-    log = _arrays(card, frame, table)
-    log = _arrays(card.model_copy(update={"fingerprint": _fingerprint(log)}), frame, table)
+    log = _arrays(card, frame.get_column, table)
+    log = replace(log, card=card.model_copy(update={"fingerprint": _fingerprint(log)}))
     with atomic_folder(_folder(card.name)) as folder:
         frame.write_parquet(folder / "log.parquet")
         table.write_parquet(folder / "items.parquet")
@@ -164,15 +164,18 @@ def store_log(
     return log
 
 
-def _arrays(card: Card, frame: pl.DataFrame, table: pl.DataFrame) -> Log:
-    """Arrays from the stored columns; ValueError where they are not what the card says."""
-    user, item, category = (frame[column].to_numpy(writable=True) for column in ("user", "item", "category"))
-    starts = np.flatnonzero(np.diff(user, prepend=0))
+def _arrays(card: Card, column: Callable[[str], pl.Series], table: pl.DataFrame) -> Log:
+    """Arrays from the columns user, item and category, asked for one after another, and the table of items.
+
+    ValueError where they are not what the card says.
+    """
+    runs = column("user").rle()
+    item, category = column("item").to_numpy(writable=True), column("category").to_numpy(writable=True)
+    offsets = np.append(0, runs.struct.field("len").to_numpy().cumsum(dtype=np.int64))
     item_category = table["category"].to_numpy()
     sound = (
-        len(user) == card.rows_kept > 0
-        and len(starts) == card.users
-        and np.array_equal(user[starts], np.arange(1, card.users + 1))
+        len(item) == len(category) == offsets[-1] == card.rows_kept > 0
+        and np.array_equal(runs.struct.field("value"), np.arange(1, card.users + 1))
         and len(item_category) == card.items + 1
         and 1 <= item.min() <= item.max() <= card.items
         and 1 <= category.min() <= category.max() <= card.categories
@@ -184,7 +187,7 @@ def _arrays(card: Card, frame: pl.DataFrame, table: pl.DataFrame) -> Log:
         card=card,
         items=item,
         categories=category,
-        offsets=np.append(starts, len(user)).astype(np.int64),
+        offsets=offsets,
         item_category=item_category,
         item_probability=table["probability"].to_numpy() if "probability" in table.columns else None,
     )
@@ -226,8 +229,9 @@ def find(name: str) -> Log | None:
         return None
     try:
         card = _card(folder)
-        frame = pl.read_parquet(folder / "log.parquet", columns=["user", "item", "category"], glob=False)
-        log = _arrays(card, frame, pl.read_parquet(folder / "items.parquet", glob=False))
+        stored = pl.scan_parquet(folder / "log.parquet", glob=False)
+        table = pl.read_parquet(folder / "items.parquet", glob=False)
+        log = _arrays(card, lambda name: stored.select(name).collect().to_series(), table)
         if _fingerprint(log) != card.fingerprint:
             raise ValueError("its rows were changed")
     except (OSError, ValueError, pl.exceptions.PolarsError) as e:

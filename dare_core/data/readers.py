@@ -6,15 +6,18 @@ is Int64: seconds since 1970 where the source gives them or dates, else its own 
 
 import importlib.metadata
 import importlib.util
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from tqdm import tqdm
 
 from dare_core.data.delimited import (
     KEEP_ALL_FIELDS,
     Layout,
+    bytes_a_row,
     mend_rows,
     plain_file,
     read_header,
@@ -33,10 +36,11 @@ from dare_core.data.reading import (
 )
 from dare_core.data.table import table
 from dare_core.errors import InputError
-from dare_core.files import sha256_of
+from dare_core.files import sha256_alongside, sha256_of
 
 TAOBAO_FIELDS = ("user", "item", "category", "behaviour", "time")
 TAOBAO_PERIOD = (1_511_539_200, 1_512_316_800)  # 2017-11-25 to the end of 2017-12-03, China time (UTC+8)
+GENERATED_FIRST_USER = 7_000_001  # of the files that `generated_file` writes; the published log begins with user 1
 TMALL_FIELDS = {
     "user": "user_id",
     "item": "item_id",
@@ -45,29 +49,41 @@ TMALL_FIELDS = {
     "behaviour": "action_type",
 }
 BASKET_SEED = 0
+ROWS_A_BATCH = 500_000  # of a text file, read at a time
 
 
 def taobao(path: Path, on_bad_rows: OnBadRows) -> Reading:
-    """Taobao's `UserBehavior.csv` (no header): the `pv` rows in file order, as the published code."""
+    """Taobao's `UserBehavior.csv` (no header): the `pv` rows in file order, as the published code.
+
+    A file that `generated_file` wrote is known by its first user, and labelled as generated.
+    """
     layout = Layout(
         fields=TAOBAO_FIELDS,
         positions={column: at for at, column in enumerate(TAOBAO_FIELDS)},
         whole=frozenset(TAOBAO_FIELDS) - {"behaviour"},
         header=False,
     )
-    with plain_file(path) as plain:
+    with plain_file(path) as plain, sha256_alongside(path) as sha256:
         frame, rows_read, faults = _read_clicks(plain, path, layout, "pv", on_bad_rows)
     outside = (~frame["time"].is_between(*TAOBAO_PERIOD, closed="left")).sum()
+    facts = {
+        "title": "Taobao UserBehavior",
+        "kind": "published log",
+        "source": f"{path.name}: Alibaba's log of Taobao clicks, Tianchi data set 649 (UserBehavior)",
+        "terms": "Tianchi's terms: research use, no redistribution",
+    }
+    if frame["user"][0] == GENERATED_FIRST_USER:
+        facts = {
+            "title": "Generated file in the format of Taobao UserBehavior",
+            "kind": "generated log",
+            "source": f"{path.name}: drawn from the random process stated in dare_core/data/generated_file.py",
+            "terms": "free to use: no real person's data",
+        }
     return Reading(
         frame=contiguous(frame),
-        facts={
-            "title": "Taobao UserBehavior",
-            "kind": "published log",
-            "source": f"{path.name}: Alibaba's log of Taobao clicks, Tianchi data set 649 (UserBehavior)",
-            "terms": "Tianchi's terms: research use, no redistribution",
-        },
+        facts=facts,
         rows_read=rows_read,
-        sha256=sha256_of(path),
+        sha256=sha256(),
         faults=faults,
         filters=[
             f"Kept the {frame.height:,} rows with behaviour 'pv' (click), in file order.",
@@ -78,7 +94,7 @@ def taobao(path: Path, on_bad_rows: OnBadRows) -> Reading:
 
 def tmall(path: Path, on_bad_rows: OnBadRows) -> Reading:
     """Tmall's `user_log_format1.csv` (with header): action 0, sorted by user and day, stable within a day."""
-    with plain_file(path) as plain:
+    with plain_file(path) as plain, sha256_alongside(path) as sha256:
         fields, separator = read_header(plain, path)
         positions = {column: field_position(name, fields, path) for column, name in TMALL_FIELDS.items()}
         layout = Layout(fields, positions, frozenset(positions), separator)
@@ -92,7 +108,7 @@ def tmall(path: Path, on_bad_rows: OnBadRows) -> Reading:
             "terms": "Tianchi's terms: research use, no redistribution",
         },
         rows_read=rows_read,
-        sha256=sha256_of(path),
+        sha256=sha256(),
         faults=faults,
         filters=[
             f"Kept the {frame.height:,} rows with action 0 (click), sorted by user and day; "
@@ -168,28 +184,44 @@ def _read_clicks(
     """Rows whose behaviour is `click`, number of rows in the file, rows that cannot be used."""
     faults = Faults()
     with scratch_folder() as folder:
-        rows = scan_rows(plain, layout)
         try:
-            counted = _count_behaviours(rows)
+            found = _collect_clicks(scan_rows(plain, layout), click, plain)
         except pl.exceptions.PolarsError:
-            counted = None  # a row has too many fields or a number is none: the slow way says which
-        if counted is None or counted["gaps"].sum():
-            rows = mend_rows(plain, layout, faults, folder / "rows.csv", path)
-            counted = _count_behaviours(rows)
-        counts = dict(zip(counted["behaviour"], counted["rows"], strict=True))
-        rows_read = sum(counts.values()) + faults.counts.total()
-        settle(faults, rows_read, on_bad_rows, path)
-        check_values(counts, [click], path)
-        frame = (
-            rows.filter(pl.col("behaviour") == click)
-            .select("user", "item", "category", one_value(str(click)).alias("behaviour"), "time")
-            .collect(optimizations=KEEP_ALL_FIELDS)
-        )
-    return frame, rows_read, faults
+            found = None  # a row has too many fields or a number is none: the slow way says which
+        if found is None:
+            mended = folder / "rows.csv"
+            found = _collect_clicks(mend_rows(plain, layout, faults, mended, path), click, mended)
+        assert found is not None, "mended rows have all their fields"
+    counts, frame = found
+    rows_read = counts.total() + faults.counts.total()
+    settle(faults, rows_read, on_bad_rows, path)
+    check_values(counts, [click], path)
+    return frame.with_columns(behaviour=one_value(str(click))), rows_read, faults
 
 
-def _count_behaviours(rows: pl.LazyFrame) -> pl.DataFrame:
-    """For each behaviour the number of `rows` and of `gaps`: rows in which a field is missing."""
-    gap = pl.any_horizontal(pl.all().is_null()) | ~pl.col("complete")
-    counted = rows.select("behaviour", gap=gap).group_by("behaviour").agg(rows=pl.len(), gaps=pl.col("gap").sum())
-    return counted.collect(optimizations=KEEP_ALL_FIELDS)
+def _collect_clicks(rows: pl.LazyFrame, click: str | int, file: Path) -> tuple[Counter[str | int], pl.DataFrame] | None:
+    """How many rows have which behaviour, and those with `click`, in one pass; None where a field is missing.
+
+    Ids are Int32 as long as they fit, else Int64. Progress is shown on a terminal, in bytes of the file (`rows`
+    do not tell where they end: taken to be as long as the first ones).
+    """
+    counts: Counter[str | int] = Counter()
+    kept = [pl.DataFrame(schema=dict.fromkeys(("user", "item", "category"), pl.Int32) | {"time": pl.Int64})]
+    size, a_row = file.stat().st_size, bytes_a_row(file)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="reading", disable=None) as progress:
+        for batch in rows.drop("line").collect_batches(
+            chunk_size=ROWS_A_BATCH, maintain_order=True, optimizations=KEEP_ALL_FIELDS
+        ):
+            if any(column.null_count() for column in batch) or not batch["complete"].all():
+                return None
+            counts.update(dict(batch["behaviour"].value_counts().iter_rows()))
+            clicks = batch.filter(pl.col("behaviour") == click)
+            kept.append(clicks.select(*(_narrow(clicks[name]) for name in ("user", "item", "category")), "time"))
+            progress.update(min(round(batch.height * a_row), size - progress.n))
+        progress.update(size - progress.n)
+    return counts, pl.concat(kept, how="vertical_relaxed")
+
+
+def _narrow(ids: pl.Series) -> pl.Series:
+    """Ids as Int32 where all of them fit."""
+    return ids.cast(pl.Int32) if ids.is_between(-(2**31), 2**31 - 1).all() else ids

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numba
+import numpy as np
 import polars as pl
 
 from dare_core.errors import InputError
 
 OnBadRows = Literal["refuse", "skip"]
+SMALL_LOOKUP = 1 << 20  # an array of so many ids costs nothing
 
 
 @dataclass
@@ -51,11 +54,41 @@ class Reading:
 
 
 def number(column: pl.Series) -> pl.Series:
-    """Ids 1, 2, … in order of first appearance, Int32."""
+    """Ids 1, 2, … in order of first appearance, Int32.
+
+    Whole numbers are looked up in an array where they lie close enough together for it to be no larger than
+    the result; anything else is matched by hashing.
+    """
+    if column.dtype in (pl.Int32, pl.Int64) and len(column) and not column.null_count():
+        low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]
+        if high - low < max(len(column), SMALL_LOOKUP):
+            return _looked_up(column, low, high)
     frame = column.alias("id").to_frame()
     order = frame.unique(maintain_order=True).with_row_index("number", offset=1)
     numbered = frame.join(order, on="id", how="left", maintain_order="left", nulls_equal=True)
-    return numbered["number"].cast(pl.Int32)
+    return numbered["number"].cast(pl.Int32).alias(column.name)
+
+
+def _looked_up(column: pl.Series, low: int, high: int) -> pl.Series:
+    """`number` of whole numbers from `low` to `high`, chunk by chunk."""
+    known, out = np.zeros(high - low + 1, np.int32), np.empty(len(column), np.int32)
+    count = at = 0
+    for chunk in column.get_chunks():
+        count = _number_chunk(chunk.to_numpy(), low, known, count, out[at : at + len(chunk)])
+        at += len(chunk)
+    return pl.Series(column.name, out)
+
+
+@numba.njit(cache=True)
+def _number_chunk(ids: np.ndarray, low: int, known: np.ndarray, count: int, out: np.ndarray) -> int:
+    """Number one chunk after `count` different ids; `known` holds the number of id `low` + index, 0 where new."""
+    for row in range(len(ids)):
+        at = ids[row] - low
+        if known[at] == 0:
+            count += 1
+            known[at] = count
+        out[row] = known[at]
+    return count
 
 
 def settle(faults: Faults, rows: int, on_bad_rows: OnBadRows, path: Path) -> None:
@@ -93,7 +126,7 @@ def field_position(name: str, fields: Sequence[str], path: Path) -> int:
 
 def contiguous(frame: pl.DataFrame, by_time: bool = False) -> pl.DataFrame:
     """Rows grouped by user in order of first appearance, within a user as they come or by time (stable)."""
-    if not by_time and frame["user"].rle_id().n_unique() == frame["user"].n_unique():
+    if not by_time and frame["user"].rle().struct.field("value").is_unique().all():
         return frame
     by = ["order", "time"] if by_time else ["order"]
     return frame.with_columns(order=number(frame["user"])).sort(by, maintain_order=True).drop("order")
