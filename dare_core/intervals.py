@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from dare_core.metrics import Array, resampled_auc
 
@@ -119,21 +121,27 @@ def best_of(many: Sequence[tuple[Array, Array]], draws: Draws) -> tuple[Array, A
     return plain, stacked[chosen, :, np.arange(stacked.shape[2])].T
 
 
-def holm(pairs: Mapping[str, tuple[tuple[Array, Array], tuple[Array, Array]]], draws: Draws) -> dict[str, Interval]:
-    """Intervals of several differences that make one claim, by Holm's step-down correction.
+def step_down(intervals: Mapping[str, Callable[[float], Interval]]) -> dict[str, Interval]:
+    """Intervals of several quantities with null value 0 that make one claim, by Holm's step-down correction.
 
-    The difference that lies most standard errors from 0 is judged at level 1 - 0.05 / m, the next at
-    1 - 0.05 / (m - 1), and so on; from the first whose interval contains 0, the level stays.
+    Each is given as a function of its level. The quantity that lies most standard errors from 0 is judged at
+    level 1 - 0.05 / m, the next at 1 - 0.05 / (m - 1), and so on; from the first whose interval contains 0,
+    the level stays.
     """
-    plain = {name: difference_interval(first, second, draws) for name, (first, second) in pairs.items()}
+    plain = {name: make(LEVEL) for name, make in intervals.items()}
     order = sorted(plain, key=lambda name: -abs(plain[name].estimate) / max(plain[name].standard_error, 1e-12))
     found: dict[str, Interval] = {}
     left = len(order)
     for name in order:
-        found[name] = difference_interval(*pairs[name], draws, level=1 - (1 - LEVEL) / left)
+        found[name] = intervals[name](1 - (1 - LEVEL) / left)
         if not found[name].low <= 0 <= found[name].high:
             left -= 1
     return found
+
+
+def holm(pairs: Mapping[str, tuple[tuple[Array, Array], tuple[Array, Array]]], draws: Draws) -> dict[str, Interval]:
+    """Intervals of several differences that make one claim, with Holm's correction (`step_down`)."""
+    return step_down({name: partial(difference_interval, *pair, draws) for name, pair in pairs.items()})
 
 
 def jackknife(
@@ -156,3 +164,34 @@ def jackknife(
     error = float(np.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum()))
     margin = float(norm.ppf((1 + level) / 2)) * error
     return Interval(estimate, estimate - margin, estimate + margin, error, seeds)
+
+
+def two_way_jackknife(estimate: float, without_users: Array, without_seeds: Array, level: float = LEVEL) -> Interval:
+    """Interval of a mean over seeds from its values without each group of users (G,) and without each seed (S,).
+
+    The variances over users and over seeds add up; Student's quantile has Satterthwaite's degrees of freedom,
+    because three seeds say little about their own spread. What the seed moves in a user's samples counts in
+    both parts, so the interval is rather too wide than too narrow. With one seed it is over users alone.
+    """
+    variances, freedom = [], []
+    for values in (without_users, without_seeds):
+        n = len(values)
+        if n > 1:
+            variances.append((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
+            freedom.append(n - 1)
+    variance = sum(variances)
+    parts = sum(v**2 / df for v, df in zip(variances, freedom, strict=True))
+    margin = float(student.ppf((1 + level) / 2, variance**2 / parts)) * variance**0.5 if parts > 0 else 0.0
+    return Interval(estimate, estimate - margin, estimate + margin, variance**0.5, len(without_seeds))
+
+
+def jackknife_over_seeds(
+    units: int, statistic: Callable[[Array], Array], level: float = LEVEL, groups: int = 50, seed: int = 0
+) -> Interval:
+    """`two_way_jackknife` of a statistic of weights (units,) that gives one value a seed (S,): their mean."""
+    groups = min(groups, units)
+    group = np.random.default_rng(seed).permutation(units) % groups
+    without_users = np.array([np.mean(statistic((group != g).astype(np.float64))) for g in range(groups)])
+    by_seed = np.asarray(statistic(np.ones(units)), np.float64)
+    without_seeds = (by_seed.sum() - by_seed) / max(len(by_seed) - 1, 1)
+    return two_way_jackknife(float(by_seed.mean()), without_users, without_seeds, level)

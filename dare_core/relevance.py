@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
 
+from dare_core.gains import expected_information
 from dare_core.metrics import Array, binary_mutual_information
 from dare_core.samples import Samples
-
-BLOCK = 4_096
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,71 @@ class RelevanceCounts:
             hits[..., 1], totals[..., 1] - hits[..., 1], hits[..., 0], totals[..., 0] - hits[..., 0]
         )
 
+    def chance(self) -> Array:
+        """(T, T, P) the mutual information that would be found if labels were permuted within a target category."""
+        t = len(self.categories)
+        ones = np.ones(self.users)
+        hits = (ones @ self.hits).reshape(t, t * self.positions, 2).sum(2).astype(np.int64)
+        totals = (ones @ self.samples).reshape(t, 2).astype(np.int64)
+        return expected_information(totals, hits).reshape(t, t, self.positions)
+
     def floor(self) -> Array:
         """(T,) what mutual information is expected where there is none: 1 / (2 n ln 2) bits for n samples."""
         n = np.asarray(self.samples.sum(0)).reshape(-1, 2).sum(1)
         return 1 / (2 * np.maximum(n, 1) * np.log(2))
+
+
+@numba.njit(cache=True)
+def write_hits(
+    columns: np.ndarray,
+    order: np.ndarray,
+    row: np.ndarray,
+    first: np.ndarray,
+    clicked: np.ndarray,
+    candidates: np.ndarray,
+    categories: int,
+    positions: int,
+) -> None:
+    """Write each hit's column, target after target in the given order.
+
+    `clicked` (rows,) and `candidates` (H, C) are places of categories, -1 for those not counted; the clicked
+    candidate is the first. A target's history begins at its `first` row at the earliest.
+    """
+    at = 0
+    for h in order:
+        for behaviour in range(row[h] - 1, first[h] - 1, -1):
+            b, position = clicked[behaviour], row[h] - 1 - behaviour
+            if b < 0:
+                continue
+            for c in range(candidates.shape[1]):
+                if candidates[h, c] >= 0:
+                    pair = candidates[h, c] * categories + b
+                    columns[at] = (pair * positions + position) * 2 + (c == 0)
+                    at += 1
+
+
+def user_hits(samples: Samples, users: np.ndarray, place: np.ndarray, t: int, positions: int) -> csr_matrix:
+    """The hits of `RelevanceCounts`. `users` (H,) number the targets' users from 0, `place` gives each category
+    its place among the T, or -1.
+
+    How many hits a user has follows from sums over the log, so that they are written where they belong, once.
+    """
+    ids = samples.clicks.categories.numpy()
+    # A category that is no sample's target has no place; its id may lie beyond the end of `place`.
+    clicked = np.append(place, -1)[np.minimum(ids, len(place))].astype(np.int32)
+    candidates = place[samples.categories.numpy()].astype(np.int32)
+    row = samples.row.numpy()
+    first = np.maximum(row - positions, samples.start.numpy())
+    counted = np.append(0, np.cumsum(clicked >= 0))
+    hits = (counted[row] - counted[first]) * (candidates >= 0).sum(1)
+    order = np.argsort(users, kind="stable")
+    ends = np.append(0, np.cumsum(hits[order]))[np.append(0, np.cumsum(np.bincount(users)))]
+    width = t * t * positions * 2
+    index = np.int32 if max(width, int(ends[-1])) <= np.iinfo(np.int32).max else np.int64
+    columns = np.empty(ends[-1], index)
+    write_hits(columns, order, row, first, clicked, candidates, t, positions)
+    # Hits of one user in one column, about one in a hundred, stay apart: every use of the matrix adds them up.
+    return csr_matrix((np.ones(len(columns)), columns, ends.astype(index)), (len(ends) - 1, width))
 
 
 def relevance_counts(samples: Samples, categories: int = 10, positions: int = 50) -> RelevanceCounts:
@@ -59,30 +119,13 @@ def relevance_counts(samples: Samples, categories: int = 10, positions: int = 50
     t = len(top)
     place = np.full(len(frequency), -1)
     place[top] = np.arange(t)
-    lookup = torch.from_numpy(place)
     _, users = np.unique(samples.users.numpy(), return_inverse=True)
+    hits = user_hits(samples, users, place, t, positions)
     labels = np.broadcast_to(samples.labels, everything.shape)
-    shape = (int(users.max()) + 1, t * t * positions * 2)
-
-    rows, columns = [], []
-    for at in range(0, len(samples), BLOCK):
-        batch = samples.batch(slice(at, at + BLOCK))
-        recent = batch.history_categories[:, -positions:].long()
-        # A category that is no sample's target has no place; its id may lie beyond the lookup's end.
-        known = recent < len(lookup)
-        behaviour = torch.where(known, lookup[recent.clamp(max=len(lookup) - 1)], -1).numpy()  # (h, P)
-        target = place[everything[at : at + BLOCK]]  # (h, C)
-        h, c, p = np.nonzero((target[:, :, None] >= 0) & (behaviour[:, None, :] >= 0))
-        position = positions - 1 - p  # column P - 1 is the newest
-        pair = target[h, c] * t + behaviour[h, p]
-        columns.append((pair * positions + position) * 2 + labels[at : at + BLOCK][h, c])
-        rows.append(users[at : at + BLOCK][h])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    hits = csr_matrix((np.ones(len(row)), (row, column)), shape)
     kept = place[everything] >= 0
     owner = np.broadcast_to(users[:, None], everything.shape)[kept]
     totals = csr_matrix(
-        (np.ones(int(kept.sum())), (owner, place[everything[kept]] * 2 + labels[kept])), (shape[0], t * 2)
+        (np.ones(int(kept.sum())), (owner, place[everything[kept]] * 2 + labels[kept])), (hits.shape[0], t * 2)
     )
     return RelevanceCounts(top, positions, hits, totals)
 
