@@ -56,7 +56,7 @@ class LedgerRow(Strict):
     claim: str
     quantity: str
     log: str | None = None
-    kind: str | None = None  # generated log, published log, own log
+    kind: str | None = None  # generated log, published log, own log, published text, own text
     profile: str | None = None
     paper: float | None = None
     ours: float | None = None

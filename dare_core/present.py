@@ -28,6 +28,9 @@ PALETTE: dict[str, Any] = {
     "attention": _COLOURS[9],
     "representation": _COLOURS[3],
     "rule": _COLOURS[7],
+    "with": _COLOURS[4],  # the language models of the chapter on capacity: as TWIN (w/ proj.), TWIN
+    "without": _COLOURS[1],
+    "without, wider MLP": _COLOURS[9],
 }
 """A model keeps its colour through the book (seaborn's colour-blind palette)."""
 MARKS: Mapping[str, str] = {
@@ -38,6 +41,10 @@ MARKS: Mapping[str, str] = {
     "cannot be tested here": "–",
     "not studied yet": "…",
 }
+
+
+SHORT = 42
+"""Columns of text no longer than this are not broken over lines."""
 
 
 def colour(name: str) -> Any:
@@ -86,6 +93,13 @@ def cell(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
+def _is_number(value: Any) -> bool:
+    """A number, an interval or nothing: what stands to the right, and is not broken over lines."""
+    if isinstance(value, str):
+        return not value or (value[0], value[-1]) == ("[", "]")
+    return value is None or isinstance(value, int | float)
+
+
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
     """A table from rows with the same keys; numbers to the right."""
     if not rows:
@@ -95,12 +109,14 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
     widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
     lines = ["  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True))]
     lines += ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in cells]
-    numeric = [isinstance(rows[0].get(column), int | float) for column in columns]
+    kinds = [
+        "number" if all(_is_number(r.get(column)) for r in rows) else "short" if width <= SHORT else "text"
+        for column, width in zip(columns, widths, strict=True)
+    ]
 
     def tags(values: Sequence[str], tag: str) -> str:
         return "".join(
-            f'<{tag} class="{"number" if numeric[i] else "text"}">{html.escape(value)}</{tag}>'
-            for i, value in enumerate(values)
+            f'<{tag} class="{kind}">{html.escape(value)}</{tag}>' for kind, value in zip(kinds, values, strict=True)
         )
 
     body = "".join(f"<tr>{tags(line, 'td')}</tr>" for line in cells)
@@ -111,6 +127,12 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
         f'<div class="study-table"><table class="table">{heading}<thead><tr>{tags(columns, "th")}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>",
     )
+
+
+def describe(measured: LedgerRow) -> list[str]:
+    """What a ledger row rests on: kind of log, profile, number of seeds."""
+    seeds = f"{measured.seeds} seed{'s' if measured.seeds != 1 else ''}" if measured.seeds else ""
+    return [part for part in (measured.kind, measured.profile, seeds) if part]
 
 
 def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
@@ -126,16 +148,17 @@ def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
             ours = "–" if r.ours is None else f"{number(r.ours)} [{number(r.low)}, {number(r.high)}]"
             text.append(f"  {r.log}, {r.quantity}: paper {number(r.paper)}, ours {ours}: {r.verdict}")
             note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
+            log = f"{html.escape(r.log or '')}<br><small>{html.escape(', '.join(describe(r)))}</small>"
+            detectable = f"<br><small>detectable {number(r.detectable)}</small>" if r.detectable is not None else ""
             lines.append(
-                f"<tr><td>{html.escape(entry.meaning)}</td><td>{html.escape(f'{r.log} ({r.kind})')}</td>"
-                f'<td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
-                f'<td class="number">{number(r.detectable)}</td><td class="number">{r.seeds or "–"}</td>'
+                f'<tr><td>{html.escape(entry.meaning)}</td><td>{log}</td><td class="number">{number(r.paper)}</td>'
+                f'<td class="number">{ours}{detectable}</td>'
                 f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
             )
         parts.append(
             f"<p><strong>{name}.</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small></p>"
             '<table class="table"><thead><tr><th>quantity</th><th>log</th><th class="number">paper (quoted)</th>'
-            '<th class="number">ours [95 % interval]</th><th class="number">detectable</th>'
-            '<th class="number">seeds</th><th>verdict</th></tr></thead><tbody>' + "".join(lines) + "</tbody></table>"
+            '<th class="number">ours [95 %]</th><th>verdict</th></tr></thead>'
+            f"<tbody>{''.join(lines)}</tbody></table>"
         )
     return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')

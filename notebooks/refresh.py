@@ -1,9 +1,12 @@
-"""Run every notebook with its own parameters on an empty store, and keep its text outputs: `make notebooks`.
+"""Run notebooks with their own parameters on an empty store, and keep their text outputs: `make notebooks`.
+
+Names given as arguments (`python notebooks/refresh.py 05_overall`) restrict it to these notebooks.
 
 Pictures and HTML are dropped, so that a difference between two versions can be read.
 """
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,9 +31,10 @@ def text_only(outputs: list) -> list:
 
 def main() -> None:
     """Refresh the stored outputs."""
+    asked = sys.argv[1:] or [path.stem for path in FOLDER.glob("[0-9]*.ipynb")]
     with tempfile.TemporaryDirectory() as store:
         os.environ["DARE_STORE"] = store
-        for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
+        for path in sorted(FOLDER / f"{name}.ipynb" for name in asked):
             executed = Path(store) / path.name
             papermill.execute_notebook(path, executed, kernel_name="python3", progress_bar=False)
             source = nbformat.read(path, as_version=4)

@@ -1,38 +1,31 @@
 """What all studies share: their settings, their logs, and the record that the ledger reads."""
 
-import math
+import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import polars as pl
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from dare_core.claims import Claim, LedgerRow, load_claims, results_folder, row
+from dare_core.claims import project_root
 from dare_core.config import (
     OFFICIAL,
     ModelConfig,
     RunConfig,
     SampleConfig,
-    Strict,
     TrainingConfig,
-    explain,
 )
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log
-from dare_core.errors import InputError
-from dare_core.files import atomic_path, write_json
 from dare_core.intervals import Interval
 from dare_core.models import model_spec
-from dare_core.present import Shown, claim_box
+from dare_core.present import Shown, table
 from dare_core.rules import rule_scores
-from dare_core.runs import Run, RunStore, environment
+from dare_core.runs import Run, RunStore
 from dare_core.samples import Samples, training_counts
+from dare_core.studies.chapter import ChapterConfig, ChapterRecord
 
 WORLDS = {
     "generated": "twin",
@@ -44,11 +37,9 @@ WORLDS = {
 NULL_WORLDS = ("independent", "no_decay", "no_semantics")
 
 
-class StudyConfig(Strict):
+class StudyConfig(ChapterConfig):
     """What every study can be told. Names in `logs` and `models` are separated by commas."""
 
-    profile: str = Field("smoke", description="label of the results, and where they are written")
-    results: str = Field("", description="folder of the metrics files; by default in the store, by profile")
     logs: str = Field("generated", description="generated, independent, no_decay, no_semantics or prepared logs")
     size: int = Field(16, ge=1, le=1_024, description="embedding size a field")
     seeds: int = Field(3, ge=1, le=100, description="number of seeds, counted from 1")
@@ -76,22 +67,9 @@ class StudyConfig(Strict):
         return ",".join(dict.fromkeys(names))
 
     @classmethod
-    def of(cls, namespace: Mapping[str, Any]) -> Self:
-        """The configuration from a notebook's variables, each named as its parameter."""
-        return cls.checked({name: namespace[name] for name in cls.model_fields if name in namespace})
-
-    @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Validate values; InputError for an unknown name (with the nearest), a wrong type or range."""
-        for name in values:
-            if name not in cls.model_fields:
-                near = get_close_matches(name, cls.model_fields, 1, 0.4)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"There is no parameter {name!r}.{hint} There are: {', '.join(cls.model_fields)}.")
-        try:
-            config = cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise explain(error, "parameters") from error
+        """Validate values, models' names too."""
+        config = super().checked(values)
         for name in config.model_names:
             model_spec(name)
         return config
@@ -105,11 +83,6 @@ class StudyConfig(Strict):
     def model_names(self) -> list[str]:
         """The models asked for; none where the study trains none."""
         return typing.cast(str, getattr(self, "models", "")).split(",") if hasattr(self, "models") else []
-
-    @property
-    def results_path(self) -> Path:
-        """Folder of the metrics files."""
-        return Path(self.results) if self.results else results_folder(self.profile)
 
     def samples_for(self, log: Log) -> SampleConfig:
         """How samples are cut from a log."""
@@ -196,22 +169,12 @@ def log_label(experiment: Experiment) -> str:
     return experiment.log.card.kind
 
 
-def plain(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A table's line with null in place of numbers that are not finite, which JSON does not have."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-
-
 @dataclass
-class Record:
-    """What a chapter leaves behind: ledger rows, tables (as CSV files too), and what it rests on."""
+class Record(ChapterRecord):
+    """The record of a study of click logs."""
 
-    chapter: str
     config: StudyConfig
     store: RunStore
-    claims: dict[str, Claim] = field(default_factory=load_claims)
-    rows: list[LedgerRow] = field(default_factory=list)
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    logs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def use(self, name: str) -> Experiment:
         """Open a log, noting what it is."""
@@ -223,50 +186,22 @@ class Record:
         self, claim: str, quantity: str, interval: Interval | None, experiment: Experiment, note: str = ""
     ) -> None:
         """Add a ledger row; its verdict follows from the rule."""
-        self.rows.append(
-            row(
-                self.claims,
-                claim,
-                quantity,
-                interval,
-                log=experiment.name,
-                kind=log_label(experiment),
-                profile=self.config.profile,
-                note=note,
-            )
-        )
+        self.judge_on(claim, quantity, interval, experiment.name, log_label(experiment), note)
 
-    def write(self) -> Path:
-        """Write the metrics file and one CSV a table; returns the metrics file's path."""
-        folder = self.config.results_path
-        for name, lines in self.tables.items():
-            with atomic_path(folder / f"{self.chapter}_{name}.csv") as temporary:
-                pl.DataFrame(lines, infer_schema_length=None).write_csv(temporary)
-        path = folder / f"{self.chapter}.json"
-        write_json(
-            path,
-            {
-                "chapter": self.chapter,
-                "date": datetime.now(UTC).date().isoformat(),
-                "environment": environment(),
-                "config": self.config.model_dump(mode="json", exclude={"results"}),
-                "logs": self.logs,
-                "rows": [r.model_dump() for r in self.rows],
-                "tables": {name: [plain(line) for line in lines] for name, lines in self.tables.items()},
-                "runs": {"computed": self.store.computed, "reused": self.store.reused},
-            },
-        )
-        return path
 
-    def box(self) -> Shown:
-        """The claim box."""
-        return claim_box(self.claims, self.rows)
+def stored_result(chapter: str) -> dict[str, Any] | None:
+    """The result of a chapter's full profile that is stored with the project (`book/stored`)."""
+    path = project_root() / "book" / "stored" / f"{chapter}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
-    def summary(self) -> str:
-        """Stable text for the notebook's regression test: what was used and judged, without digits that
-        change with the machine."""
-        lines = [f"{name}: {entry['kind']} {entry['fingerprint']}" for name, entry in self.logs.items()]
-        lines.append(f"trainings: {self.store.computed + self.store.reused}")
-        lines += [f"{r.claim} {r.quantity} on {r.log}: judged" for r in self.rows]
-        lines += [f"{name}: {len(rows)} rows" for name, rows in self.tables.items()]
-        return "\n".join(lines)
+
+def show_stored_table(chapter: str, name: str, what: str) -> Shown:
+    """A table of the stored full result, labelled with its seeds, date, machine and command."""
+    command = f"dare study {chapter} --profile full"
+    content = stored_result(chapter)
+    if content is None:
+        return table([], f"{what} ({command})")
+    machine = content["environment"]
+    label = f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+    caption = f"{what}, {content['config']['seeds']} seeds, computed {label}: {command}"
+    return table(content["tables"][name], caption)

@@ -34,7 +34,7 @@ class LogView:
     popularity: np.ndarray  # clicks of categories, most clicked first
     statistics: dict[str, Any]
     relevance: RelevanceCounts
-    information: np.ndarray  # (T, T, P)
+    information: np.ndarray  # (T, T, P), mean over seeds: which categories are the most frequent may vary
 
 
 @dataclass
@@ -175,13 +175,14 @@ def show_match(result: Result) -> Shown:
 
 
 def show_relevance(result: Result) -> Shown:
-    """Figure 8a: mutual information by behaviour category and position, for the most frequent target."""
+    """Figure 8a: mutual information by behaviour category and position, for the most frequent target (seed 1)."""
     style()
     count = len(result.views)
     drawn, axes = plt.subplots(count, 2, figsize=(9.5, 3.5 * count), squeeze=False, width_ratios=(1.5, 1))
     parts = []
     for (heat, line), view in zip(axes, result.views, strict=True):
-        image = heat.imshow(1e3 * view.information[0], aspect="auto", cmap="viridis", interpolation="nearest")
+        first = 1e3 * view.relevance.mutual_information()[0]
+        image = heat.imshow(first, aspect="auto", cmap="viridis", interpolation="nearest")
         drawn.colorbar(image, ax=heat, label="10⁻³ bit")
         heat.set(
             title=f"{view.experiment.name}: target category {view.relevance.categories[0]} (row 0)",

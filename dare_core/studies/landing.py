@@ -4,7 +4,7 @@ import html
 from dataclasses import dataclass
 
 from dare_core.claims import Claim, LedgerRow, ledger, ledger_table, load_claims, number
-from dare_core.present import MARKS, Shown, table
+from dare_core.present import MARKS, Shown, describe, table
 from dare_core.studies.common import StudyConfig
 
 
@@ -52,7 +52,7 @@ def show_ledger(result: Result) -> Shown:
                 )
                 first = f'<td rowspan="{len(own)}" class="text">{title}</td>'
             ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
-            what = f"{r.log}<br><small>{r.kind}, {r.profile}, {r.seeds} seeds</small>" if r.log else "–"
+            what = f"{r.log}<br><small>{', '.join(describe(r))}</small>" if r.log else "–"
             quantity = r.quantity.replace("_", " ") if r.log else "–"
             note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
             detectable = number(r.detectable)

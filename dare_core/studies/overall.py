@@ -1,6 +1,5 @@
 """Overall comparison: the paper's Table 1 with every model, beside rules without learning (claims O1 to O5)."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from dare_core.metrics import Array
 from dare_core.models import MODELS, model_table
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore, counts_of
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import Experiment, Record, StudyConfig, show_stored_table
 from dare_core.studies.scores import Resampled, auc_table, score_rows
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
@@ -144,21 +143,9 @@ def paper_rows() -> list[dict[str, Any]]:
     ]
 
 
-def stored() -> dict[str, Any] | None:
-    """The stored result of the full profile: every model, 5 seeds."""
-    path = project_root() / "book" / "stored" / "overall.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
 def show_stored(result: Result) -> Shown:
     """The stored comparison of every model, labelled with its date and machine."""
-    content = stored()
-    if content is None:
-        return table([], "Stored comparison of every model (dare study overall --profile full)")
-    machine = content["environment"]
-    label = f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
-    caption = f"Every model, {content['config']['seeds']} seeds, computed {label}: dare study overall --profile full"
-    return table(content["tables"]["scores"], caption)
+    return show_stored_table("overall", "scores", "Every model")
 
 
 def show_models(result: Result) -> Shown:

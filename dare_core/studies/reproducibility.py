@@ -30,7 +30,7 @@ class Result:
     environment: list[dict[str, Any]]
     chapters: list[dict[str, Any]]
     runs: list[dict[str, Any]]
-    benchmarks: list[dict[str, Any]]
+    benchmarks: dict[str, list[dict[str, Any]]]  # figures by caption
 
 
 def run(config: Config) -> Result:
@@ -71,28 +71,17 @@ def run(config: Config) -> Result:
         }
         for (log, model, size), found in groups.items()
     ]
-    return Result(config, environment, chapters, runs, benchmark_rows())
+    return Result(config, environment, chapters, runs, benchmarks())
 
 
-def benchmark_rows() -> list[dict[str, Any]]:
-    """The stored benchmarks, a line each."""
-    rows = []
+def benchmarks() -> dict[str, list[dict[str, Any]]]:
+    """The stored benchmarks: their figures by a caption that says with which command, when and where."""
+    found = {}
     for path in sorted((project_root() / "benchmarks" / "results").glob("*.json")):
         content = json.loads(path.read_text("utf-8"))
-        for line in content["figures"]:
-            rows.append(
-                {
-                    "benchmark": path.stem,
-                    "date": content["date"],
-                    "figure": line["figure"],
-                    "median": line["median"],
-                    "least": line["least"],
-                    "most": line["most"],
-                    "repeats": line["repeats"],
-                    "command": content["command"],
-                }
-            )
-    return rows
+        caption = f"{content['command']} ({content['date']}; {content['machine']})"
+        found[caption] = content["figures"]
+    return found
 
 
 def totals(result: Result) -> str:
@@ -118,5 +107,6 @@ def show_runs(result: Result) -> Shown:
 
 
 def show_benchmarks(result: Result) -> Shown:
-    """Stored benchmarks."""
-    return table(result.benchmarks, "Benchmarks, as stored with the project")
+    """Stored benchmarks, a table each."""
+    tables = [table(rows, caption) for caption, rows in result.benchmarks.items()]
+    return Shown("\n\n".join(t.text for t in tables), "".join(t.html for t in tables))

@@ -1,0 +1,178 @@
+"""Worlds in which attention must learn nothing, beside the default one: a study that cannot fail shows nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from dare_core.attention_maps import learned_attention
+from dare_core.click_model import ClickModel
+from dare_core.models import build_model
+from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
+from dare_core.runs import RunStore, counts_of
+from dare_core.samples import Samples
+from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+
+SHARED = ("DARE", "TWIN")
+"""Models whose attention reads target and behaviour from one table."""
+SINGLE = 7
+"""How many times more users a world has where each gives one training target."""
+DIPS = 18
+"""Earlier targets that stand in the history of a user's last training target: 19 targets, as published."""
+INDEPENDENT = (*SHARED, "DIN", "TWIN-4E")
+
+
+def over_worlds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over worlds with its 95 % interval (Student's t): each world is drawn and trained anew."""
+    sample = np.asarray(values)
+    margin = t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample))
+    return float(sample.mean()), float(sample.mean() - margin), float(sample.mean() + margin)
+
+
+def world_experiment(config: StudyConfig, kind: str, number: int, users: int, store: RunStore) -> Experiment:
+    """One small world of a kind; its number is the world's seed, and the one with which its models train."""
+    small = config.model_copy(update={"world_seed": number, "world_users": users})
+    return Experiment(small, kind, resolve_log(small, kind, store), store)
+
+
+def position_slope(model: ClickModel, length: int) -> float:
+    """Slope of a model's score on ln(position), positions 1 to N, within a category.
+
+    Between behaviours of one category the score, items left out, differs by position alone.
+    """
+    score = learned_attention(model, np.array([1]), length)[0, 0]
+    return float(np.polyfit(np.log(np.arange(1, length + 1)), score, 1)[0])
+
+
+def same_category_gains(samples: Samples) -> np.ndarray:
+    """(H, C, N) 1 for behaviours of the candidate's category, 0 for others."""
+    return same_category(samples.batch(slice(None))).numpy().astype(np.float32)
+
+
+def quality(order: np.ndarray, gains: np.ndarray) -> float:
+    """Mean NDCG at K over the candidates that have a gain."""
+    return float(np.nanmean(candidate_ndcg(gains, order, np.ones(order.shape[:2], bool))[..., -1]))
+
+
+def independent_world(config: StudyConfig, number: int, users: int, store: RunStore) -> dict[str, float]:
+    """How well models retrieve the target's category where no behaviour says anything: trained, untrained, random."""
+    world = world_experiment(config, "independent", number, users, store)
+    run_config = world.run_config("DARE", number)
+    test = store.samples(run_config)["test"]
+    gains = same_category_gains(test)
+    found = {"random": quality(retrieve_by_rule("random", test, config.top_k, number).order, gains)}
+    for name in INDEPENDENT:
+        run_config = world.run_config(name, number)
+        trained = store.get(run_config).model(world.log)
+        counts = counts_of(world.log, run_config.samples)
+        untrained = build_model(run_config.model, counts, run_config.training, number).eval()
+        for state, model in (("trained", trained), ("untrained", untrained)):
+            found[f"{name} {state}"] = quality(retrieve(model, test, config.top_k).order, gains)
+    return found
+
+
+def line(
+    control: str, world: str, values: Sequence[float], must: str, met: Callable[[float, float], bool]
+) -> dict[str, Any]:
+    """A line of the table of controls; `met` takes the interval's bounds."""
+    mean, low, high = over_worlds(values)
+    return {
+        "control": control,
+        "world": world,
+        "worlds": len(values),
+        "mean": mean,
+        "95 %": f"[{low:.4f}, {high:.4f}]",
+        "must": must,
+        "met": "yes" if met(low, high) else "no",
+    }
+
+
+def spacing_dip(model: ClickModel, length: int, spacing: int) -> float:
+    """A model's score at the positions that are multiples of the targets' spacing, minus that of the positions
+    next to them, within a category, among the `DIPS` first multiples.
+
+    Under the published protocol a user's training targets stand in one another's histories at these positions.
+    """
+    score = learned_attention(model, np.array([1]), length)[0, 0]
+    at = np.arange(spacing, min(spacing * (DIPS + 1), length), spacing) - 1
+    return float((score[at] - (score[at - 1] + score[at + 1]) / 2).mean())
+
+
+def slope_rows(
+    config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore, protocol: str = ""
+) -> list[dict[str, Any]]:
+    """Slope of DARE's score on ln(position): around 0 on *no_decay*, below 0 on the default world; and on
+    *no_decay* its score where earlier targets stand (`spacing_dip`)."""
+    models = []
+    for number in range(1, worlds + 1):
+        world = world_experiment(config, kind, number, users, store)
+        models.append(store.get(world.run_config("DARE", number)).model(world.log))
+    slopes = [position_slope(model, config.history) for model in models]
+    name = f"slope of DARE's score on ln(position){protocol}"
+    if kind != "no_decay":
+        return [line(name, kind, slopes, "below 0", below_zero)]
+    dips = [spacing_dip(model, config.history, config.spacing) for model in models]
+    return [
+        line(name, kind, slopes, "contains 0", around_zero),
+        line(f"DARE's score where earlier targets stand{protocol}", kind, dips, "contains 0", around_zero),
+    ]
+
+
+def independent_rows(config: StudyConfig, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
+    """Retrieval on *independent*, by NDCG with gain 1 for the target's category.
+
+    No model may retrieve better than its own untrained self, and TWIN-4E no better than random; a shared table
+    prefers the same category before any training, because a vector's product with itself is large.
+    """
+    found = [independent_world(config, number, users, store) for number in range(1, worlds + 1)]
+    compared = [(f"{name} trained", f"{name} untrained", "not above 0", not_above_zero) for name in INDEPENDENT]
+    compared.append(("TWIN-4E trained", "random", "not above 0", not_above_zero))
+    compared += [(f"{name} untrained", "random", "above 0", above_zero) for name in SHARED]
+    return [
+        line(
+            f"NDCG of the same category: {first} minus {second}",
+            "independent",
+            [values[first] - values[second] for values in found],
+            must,
+            met,
+        )
+        for first, second, must, met in compared
+    ]
+
+
+def control_rows(config: StudyConfig, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
+    """The table of controls, over several worlds of each kind (at least 2), each trained with its own seed.
+
+    Slopes are given twice: under the published protocol, in which a user's training targets stand in one
+    another's histories, so that a position does tell something; and with one training target a user, and so
+    many more users, where no two targets share a history.
+    """
+    single = config.model_copy(update={"targets": 1})
+    return [
+        *slope_rows(config, "generated", worlds, users, store),
+        *slope_rows(config, "no_decay", worlds, users, store),
+        *slope_rows(single, "generated", worlds, SINGLE * users, store, ", one target a user"),
+        *slope_rows(single, "no_decay", worlds, SINGLE * users, store, ", one target a user"),
+        *independent_rows(config, worlds, users, store),
+    ]
+
+
+def around_zero(low: float, high: float) -> bool:
+    """The interval contains 0."""
+    return low <= 0 <= high
+
+
+def below_zero(low: float, high: float) -> bool:
+    """The interval lies below 0."""
+    return high < 0
+
+
+def above_zero(low: float, high: float) -> bool:
+    """The interval lies above 0."""
+    return low > 0
+
+
+def not_above_zero(low: float, high: float) -> bool:
+    """The interval does not lie above 0."""
+    return low <= 0

@@ -1,0 +1,117 @@
+"""What every chapter has, whatever it studies: its settings' base, and the record that the ledger reads."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import polars as pl
+from pydantic import Field, ValidationError
+
+from dare_core.claims import Claim, LedgerRow, load_claims, results_folder, row
+from dare_core.config import Strict, explain
+from dare_core.errors import InputError
+from dare_core.files import atomic_path, write_json
+from dare_core.intervals import Interval
+from dare_core.present import Shown, claim_box
+from dare_core.runs import environment
+
+
+class ChapterConfig(Strict):
+    """What every chapter can be told."""
+
+    profile: str = Field("smoke", description="label of the results, and where they are written")
+    results: str = Field("", description="folder of the metrics files; by default in the store, by profile")
+
+    @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Self:
+        """The configuration from a notebook's variables, each named as its parameter."""
+        return cls.checked({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values; InputError for an unknown name (with the nearest), a wrong type or range."""
+        for name in values:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, 1, 0.4)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"There is no parameter {name!r}.{hint} There are: {', '.join(cls.model_fields)}.")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise explain(error, "parameters") from error
+
+    @property
+    def results_path(self) -> Path:
+        """Folder of the metrics files."""
+        return Path(self.results) if self.results else results_folder(self.profile)
+
+
+class Store(Protocol):
+    """What a record needs of a store of runs: how many it computed, and how many it read back."""
+
+    computed: int
+    reused: int
+
+
+def plain(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's line with null in place of numbers that are not finite, which JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+
+
+@dataclass
+class ChapterRecord:
+    """What a chapter leaves behind: ledger rows, tables (as CSV files too), and what it rests on."""
+
+    chapter: str
+    config: ChapterConfig
+    store: Store
+    claims: dict[str, Claim] = field(default_factory=load_claims)
+    rows: list[LedgerRow] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    logs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def judge_on(
+        self, claim: str, quantity: str, interval: Interval | None, log: str, kind: str, note: str = ""
+    ) -> None:
+        """Add a ledger row for a log or text of some kind; its verdict follows from the rule."""
+        profile = self.config.profile
+        self.rows.append(row(self.claims, claim, quantity, interval, log=log, kind=kind, profile=profile, note=note))
+
+    def write(self) -> Path:
+        """Write the metrics file and one CSV a table; returns the metrics file's path."""
+        folder = self.config.results_path
+        for name, lines in self.tables.items():
+            with atomic_path(folder / f"{self.chapter}_{name}.csv") as temporary:
+                pl.DataFrame(lines, infer_schema_length=None).write_csv(temporary)
+        path = folder / f"{self.chapter}.json"
+        write_json(
+            path,
+            {
+                "chapter": self.chapter,
+                "date": datetime.now(UTC).date().isoformat(),
+                "environment": environment(),
+                "config": self.config.model_dump(mode="json", exclude={"results"}),
+                "logs": self.logs,
+                "rows": [r.model_dump() for r in self.rows],
+                "tables": {name: [plain(line) for line in lines] for name, lines in self.tables.items()},
+                "runs": {"computed": self.store.computed, "reused": self.store.reused},
+            },
+        )
+        return path
+
+    def box(self) -> Shown:
+        """The claim box."""
+        return claim_box(self.claims, self.rows)
+
+    def summary(self) -> str:
+        """Stable text for the notebook's regression test: what was used and judged, without digits that
+        change with the machine."""
+        lines = [f"{name}: {entry['kind']} {entry['fingerprint']}" for name, entry in self.logs.items()]
+        lines.append(f"trainings: {self.store.computed + self.store.reused}")
+        lines += [f"{r.claim} {r.quantity} on {r.log}: judged" for r in self.rows]
+        lines += [f"{name}: {len(rows)} rows" for name, rows in self.tables.items()]
+        return "\n".join(lines)

@@ -1,0 +1,260 @@
+"""Projection capacity in language: a character-level GPT with and without query, key and value maps (claim P3)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from pydantic import Field, field_validator, model_validator
+
+from dare_core.errors import InputError
+from dare_core.language import KINDS, Kind, LanguageModelConfig
+from dare_core.language_runs import LanguageStore
+from dare_core.language_training import NANOGPT, STRETCH, LanguageRunConfig, LanguageTrainingConfig
+from dare_core.present import Shown, colour, figure, style, table
+from dare_core.studies.chapter import ChapterConfig, ChapterRecord
+from dare_core.studies.common import show_stored_table, stored_result
+from dare_core.studies.language_comparison import LARGE, WITH, Comparison
+from dare_core.texts import Text, open_text
+
+MARKERS = dict(zip(KINDS, "osD", strict=True))
+LINES = dict(zip(KINDS, ("-", "-", "--"), strict=True))
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Config(ChapterConfig):
+    """Parameters of the chapter on projection capacity in language."""
+
+    text: str = Field("plays", description="plays, tiny_shakespeare, or the path of a UTF-8 file")
+    sizes: str = Field("32,8", description="embedding sizes, separated by commas")
+    seeds: int = Field(2, ge=1, le=100, description="number of seeds, counted from 1")
+    iterations: int = Field(150, ge=10, le=1_000_000, description="iterations at most; fewer where the loss is flat")
+    layers: int = Field(2, ge=1, le=48)
+    heads: int = Field(1, ge=1, le=64, description="attention heads at every size")
+    block: int = Field(64, ge=1, le=1_024, description="characters of context")
+    batch: int = Field(12, ge=1, le=4_096, description="windows an iteration")
+    learning_rate: float = Field(0.003, gt=0, le=1)
+    nanogpt: Literal["none", "cpu", "gpu"] = Field(
+        "none", description="also train nanoGPT's own setting on tiny_shakespeare; gpu needs one"
+    )
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) >= 2 for part in parts):
+            raise ValueError("expects embedding sizes of 2 or more, separated by commas")
+        return ",".join(dict.fromkeys(parts))
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        for size in self.size_list:
+            if size % self.heads:
+                raise ValueError(f"size {size} is not a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def size_list(self) -> list[int]:
+        """The sizes asked for, largest first."""
+        return sorted((int(part) for part in self.sizes.split(",")), reverse=True)
+
+    def run_config(self, kind: Kind, size: int, seed: int) -> LanguageRunConfig:
+        """One training run. Twenty evaluations, and a warm-up of a tenth of the iterations (100 at most)."""
+        return LanguageRunConfig(
+            model=LanguageModelConfig(kind=kind, size=size, layers=self.layers, heads=self.heads, block=self.block),
+            training=LanguageTrainingConfig(
+                iterations=self.iterations,
+                batch=self.batch,
+                learning_rate=self.learning_rate,
+                warm_up=min(100, self.iterations // 10),
+                evaluate_every=max(25, self.iterations // 20),
+            ),
+            seed=seed,
+        )
+
+    def run_configs(self) -> Iterator[tuple[tuple[Kind, int, int], LanguageRunConfig]]:
+        """Every run by kind, size and seed: a seed is complete before the next one begins."""
+        for seed in range(1, self.seeds + 1):
+            for size in reversed(self.size_list):
+                for kind in KINDS:
+                    yield (kind, size, seed), self.run_config(kind, size, seed)
+
+
+@dataclass
+class Result:
+    """Everything that the chapter shows."""
+
+    config: Config
+    record: ChapterRecord
+
+
+def run(config: Config) -> Result:
+    """Train every size with and without maps and with the wider MLP, and judge P3."""
+    text = open_text(config.text)
+    store = LanguageStore()
+    record = ChapterRecord("language", config, store)
+    record.logs[text.name] = {"name": text.name, "kind": text.kind, "fingerprint": text.fingerprint}
+    comparison = Comparison.of({key: store.get(run_config, text) for key, run_config in config.run_configs()})
+    judge(record, config, text, comparison)
+    record.tables |= {
+        "losses": comparison.loss_rows(),
+        "gaps": comparison.gap_rows(),
+        "shape": comparison.shape_rows(),
+        "curves": comparison.curve_rows(),
+        "parameters": comparison.parameter_rows(),
+        "text": text_rows(text, comparison.draws.users.shape[1]),
+    }
+    if config.nanogpt != "none":
+        record.tables["nanogpt"] = nanogpt_rows(config.nanogpt, record, store)
+    record.write()
+    return Result(config, record)
+
+
+def judge(record: ChapterRecord, config: Config, text: Text, comparison: Comparison) -> None:
+    """Add P3's two rows; a quantity for which sizes are missing cannot be tested."""
+    found = comparison.claims()
+    note = f"sizes {config.sizes}; {comparison.flat} of {len(comparison.runs)} trainings flat before their final decay"
+    if config.seeds == 1:
+        note += "; one seed: the interval is over stretches of text only"
+    for quantity, sizes in (("loss_gap_above_16", "above"), ("gap_small_minus_large", "on both sides of")):
+        reason = note if quantity in found else f"needs sizes {sizes} {LARGE}"
+        record.judge_on("P3", quantity, found.get(quantity), text.name, text.kind, reason)
+
+
+def text_rows(text: Text, stretches: int) -> list[dict[str, Any]]:
+    """What the text is."""
+    return [
+        {"what": "text", "value": f"{text.name} ({text.kind})"},
+        {"what": "characters for training", "value": f"{len(text.training):,}"},
+        {"what": "characters held out", "value": f"{len(text.validation):,}"},
+        {"what": "different characters", "value": str(len(text.characters))},
+        {"what": "stretches evaluated", "value": f"{stretches} of {STRETCH:,} characters"},
+        {"what": "content hash", "value": text.fingerprint},
+    ]
+
+
+def nanogpt_rows(setting: str, record: ChapterRecord, store: LanguageStore) -> list[dict[str, Any]]:
+    """Train one of nanoGPT's own settings on tiny shakespeare and compare its loss with the published one."""
+    if setting == "gpu" and not torch.cuda.is_available():
+        raise InputError("nanogpt: its GPU setting needs a GPU that torch can use; set nanogpt=cpu or none.")
+    text = open_text("tiny_shakespeare")
+    record.logs[text.name] = {"name": text.name, "kind": text.kind, "fingerprint": text.fingerprint}
+    run_config, published = NANOGPT[setting]
+    found = store.get(run_config, text, "cuda" if setting == "gpu" else "cpu")
+    return [
+        {
+            "setting": setting,
+            "text": text.name,
+            "layers": run_config.model.layers,
+            "heads": run_config.model.heads,
+            "size": run_config.model.size,
+            "iterations": run_config.training.iterations,
+            "parameters": found.parameters["all"],
+            "loss": found.loss,
+            "published (quoted)": published,
+            "difference": found.loss - published,
+            "lowest while training": min(line.validation_loss for line in found.history),
+            "seconds": round(found.seconds),
+        }
+    ]
+
+
+def draw_losses(losses: Rows, gaps: Rows, what: str) -> Shown:
+    """Figure 5: validation loss by embedding size, and what is lost without maps."""
+    style()
+    drawn, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.9))
+    sizes = sorted({line["size"] for line in losses})
+    spread = dict(zip(KINDS, (0.97, 1.0, 1.03), strict=True))  # so that intervals do not cover one another
+    parts = []
+    for axis, rows, value in ((left, losses, "loss"), (right, gaps, "minus with")):
+        for kind in dict.fromkeys(line["maps"] for line in rows):
+            own = sorted((line for line in rows if line["maps"] == kind), key=lambda line: line["size"])
+            at = np.array([line["size"] for line in own]) * spread[kind]
+            values = np.array([[line[name] for name in (value, "low", "high")] for line in own])
+            errors = np.abs(values[:, 1:] - values[:, :1]).T
+            axis.errorbar(
+                at, values[:, 0], errors, color=colour(kind), label=kind, marker=MARKERS[kind], ls=LINES[kind], ms=5
+            )
+            shown = ", ".join(f"{line['size']}: {line[value]:.3f}" for line in own)
+            parts.append(f"{kind}{'' if axis is left else ' minus with'} ({shown})")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.axvline(LARGE, color="0.7", lw=1, ls=":")
+        axis.set_xlabel("embedding size")
+    right.axhline(0, color=colour(WITH), lw=1.5)
+    left.set(ylabel="validation loss, nats a character", title="query, key, value maps")
+    right.set(ylabel="loss minus loss with maps", title="gap to the model with maps")
+    left.legend(fontsize=9)
+    right.legend(fontsize=9)
+    return figure(drawn, f"{what}: validation loss by embedding size, then gaps. " + "; ".join(parts) + ".")
+
+
+def show_losses(result: Result) -> Shown:
+    """Loss and gap by size, as trained here."""
+    tables = result.record.tables
+    return draw_losses(tables["losses"], tables["gaps"], f"Profile {result.config.profile}")
+
+
+def show_stored_losses(result: Result) -> Shown:
+    """Loss and gap by size, from the stored full result."""
+    content = stored_result("language")
+    if content is None:
+        return show_stored_table("language", "losses", "Losses")
+    return draw_losses(content["tables"]["losses"], content["tables"]["gaps"], "Stored full result")
+
+
+def show_stored(result: Result, name: str, what: str) -> Shown:
+    """A table of the stored full result."""
+    return show_stored_table("language", name, what)
+
+
+def draw_curves(rows: Rows, what: str) -> Shown:
+    """Validation loss by iteration, a panel a size, a line a seed."""
+    style()
+    sizes = list(dict.fromkeys(line["size"] for line in rows))
+    columns = min(4, len(sizes))
+    lines = -(-len(sizes) // columns)
+    drawn, axes = plt.subplots(lines, columns, figsize=(9.5, 3.1 * lines), squeeze=False)
+    for axis in axes.flat[len(sizes) :]:
+        axis.remove()
+    parts = []
+    for axis, size in zip(axes.flat, sizes, strict=False):
+        for kind in KINDS:
+            ends = []
+            for seed in sorted({line["seed"] for line in rows}):
+                own = [r for r in rows if (r["size"], r["maps"], r["seed"]) == (size, kind, seed)]
+                axis.plot(
+                    [line["iteration"] for line in own],
+                    [line["validation loss"] for line in own],
+                    color=colour(kind),
+                    ls=LINES[kind],
+                    lw=1.3,
+                    label=kind if seed == 1 else None,
+                )
+                ends.append(own[-1]["validation loss"])
+            parts.append(f"size {size}, {kind}: {np.mean(ends):.3f} at the end")
+        axis.set(title=f"size {size}", xlabel="iteration")
+    for line in axes:
+        line[0].set_ylabel("validation loss")
+    axes[0, 0].legend(fontsize=8)
+    return figure(drawn, f"{what}: validation loss by iteration, a line each seed. " + "; ".join(parts) + ".")
+
+
+def show_curves(result: Result) -> Shown:
+    """Learning curves of the trainings here."""
+    return draw_curves(result.record.tables["curves"], f"Profile {result.config.profile}")
+
+
+def show_stored_curves(result: Result) -> Shown:
+    """Learning curves of the stored full result."""
+    content = stored_result("language")
+    if content is None:
+        return show_stored_table("language", "curves", "Learning curves")
+    return draw_curves(content["tables"]["curves"], "Stored full result")
+
+
+def show_table(result: Result, name: str, caption: str) -> Shown:
+    """One of the record's tables."""
+    return table(result.record.tables[name], caption)

@@ -1,0 +1,292 @@
+"""Search efficiency: AUC and measured search time when the searched embedding shrinks (claim E1; paper,
+section 4.5, figures 11c and 11d)."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from pydantic import Field, field_validator
+
+from dare_core.errors import InputError
+from dare_core.intervals import RESAMPLES, Interval, auc_interval, difference_interval, from_resamples, holm
+from dare_core.present import Shown, colour, figure, style, table
+from dare_core.runs import RunStore
+from dare_core.search_time import SearchTime, measure
+from dare_core.studies.common import Experiment, Record, StudyConfig, show_stored_table
+from dare_core.studies.scores import Resampled, auc_table
+from dare_core.studies.sweeps import best_rule, minus, numbers, scores_at
+
+CLAIMED, REFERENCE = "DARE", "TWIN"
+LINES = {CLAIMED: "o-", REFERENCE: "s--"}
+
+
+class Config(StudyConfig):
+    """Parameters of the Search efficiency chapter."""
+
+    parts: str = Field(
+        "1,2,4", min_length=1, description="what the searched embedding is divided by; E1 needs 1, 2 and 4"
+    )
+    further_sizes: str = Field("", description="further embedding sizes, shown beside `size` and not judged")
+    search_length: int = Field(10_000, ge=1, description="behaviours of a timed search")
+    search_rounds: int = Field(31, ge=5, description="rounds of timed searches")
+
+    @field_validator("parts", "further_sizes")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        return ",".join(str(number) for number in numbers(value)) if value else ""
+
+    def attention_sizes(self, size: int) -> dict[int, int]:
+        """K_A of each part of a size. Raises InputError for a part that does not divide it."""
+        found = {}
+        for part in numbers(self.parts):
+            if size % part:
+                raise InputError(f"parts: an embedding of size {size} cannot be divided by {part}: leave it out.")
+            found[part] = size // part
+        return found
+
+    @property
+    def sizes(self) -> list[int]:
+        """Every whole size, the judged one first."""
+        return [self.size, *(numbers(self.further_sizes) if self.further_sizes else [])]
+
+
+@dataclass
+class View:
+    """One log: bootstrapped AUC by point (see `point`), and the level of the best rule."""
+
+    experiment: Experiment
+    resampled: Resampled
+    rule: tuple[str, float]
+
+
+@dataclass
+class Result:
+    """Everything that the chapter shows."""
+
+    config: Config
+    record: Record
+    views: list[View]
+    times: dict[int, SearchTime]  # by K_A
+
+
+def point(model: str, size: int, searched: int) -> str:
+    """Name of one trained setting."""
+    return f"{model}, size {size}, K_A = {searched}"
+
+
+def trained(experiment: Experiment, config: Config) -> dict[str, list[np.ndarray]]:
+    """Test probabilities of every point: DARE with a smaller attention embedding, TWIN with all of it smaller."""
+    found = {}
+    for size in config.sizes:
+        for searched in config.attention_sizes(size).values():
+            smaller = {} if searched == size else {"attention_size": searched}
+            found[point(CLAIMED, size, searched)] = scores_at(experiment, CLAIMED, size=size, **smaller)
+            found[point(REFERENCE, size, searched)] = scores_at(experiment, REFERENCE, size=searched)
+    return found
+
+
+def time_ratio(shorter: SearchTime, longer: SearchTime) -> Interval:
+    """Search time of one attention size over another's: median over rounds of the ratio within a round.
+
+    The interval is a bootstrap over rounds: what the machine's other work does to a measurement, and no more.
+    """
+    ratios = shorter.searching / longer.searching
+    drawn = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    return from_resamples(float(np.median(ratios)), np.median(ratios[drawn], 1), 0)
+
+
+def judge(record: Record, view: View, config: Config, times: dict[int, SearchTime]) -> None:
+    """Add the rows of E1 that the parts allow, at the study's own size."""
+    searched = config.attention_sizes(config.size)
+    if 1 not in searched:
+        return
+    resamples, draws = view.resampled
+    null = record.claims["E1"].of("loss_half_dare").null
+
+    def loss(model: str, part: int) -> tuple[np.ndarray, np.ndarray]:
+        whole, less = (resamples[point(model, config.size, searched[p])] for p in (1, part))
+        return minus(whole, less)
+
+    pairs = {}
+    for part, name in ((2, "half"), (4, "quarter")):
+        if part in searched:
+            pairs[f"loss_{name}_twin_minus_dare"] = loss(REFERENCE, part), loss(CLAIMED, part)
+    if 2 in searched:
+        dare = loss(CLAIMED, 2)
+        pairs["loss_half_dare"] = dare, (np.full_like(dare[0], null), np.full_like(dare[1], null))
+    for quantity, interval in holm(pairs, draws).items():
+        note = f"size {config.size}; Holm's correction over {len(pairs)} comparisons"
+        if quantity == "loss_half_dare":  # judged against the null, shown as it is
+            interval = dataclasses.replace(
+                interval, estimate=interval.estimate + null, low=interval.low + null, high=interval.high + null
+            )
+        record.judge("E1", quantity, interval, view.experiment, note)
+    if 2 in searched:
+        note = f"N = {config.search_length:,}, random embeddings; interval over {config.search_rounds} rounds"
+        record.judge(
+            "E1", "search_time_half", time_ratio(times[searched[2]], times[searched[1]]), view.experiment, note
+        )
+
+
+def score_rows(view: View, config: Config, times: dict[int, SearchTime]) -> list[dict[str, Any]]:
+    """AUC, what is lost against the whole embedding, and search time, a line each point."""
+    resamples, draws = view.resampled
+    rows = []
+    for size in config.sizes:
+        for model in (CLAIMED, REFERENCE):
+            for part, searched in config.attention_sizes(size).items():
+                values = resamples[point(model, size, searched)]
+                interval = auc_interval(values, draws)
+                line: dict[str, Any] = {
+                    "log": view.experiment.name,
+                    "model": model,
+                    "size": size,
+                    "K_A": searched,
+                    "K_R": size if model == CLAIMED else searched,
+                    "search cost": 1 / part,
+                    "AUC": interval.estimate,
+                    "95 %": f"[{interval.low:.4f}, {interval.high:.4f}]",
+                }
+                lost = difference_interval(resamples[point(model, size, size)], values, draws)
+                line |= {"AUC lost": lost.estimate, "lost, low": lost.low, "lost, high": lost.high}
+                line["search time"] = time_ratio(times[searched], times[size]).estimate
+                rows.append(line)
+    return rows
+
+
+def time_rows(times: dict[int, SearchTime], whole: int) -> list[dict[str, Any]]:
+    """Measured time of each attention size, beside the normalised complexity and the time of reading."""
+    rows = []
+    for searched, time in sorted(times.items(), reverse=True):
+        ratio = time_ratio(time, times[whole])
+        rows.append(
+            {
+                "K_A": searched,
+                "N": time.length,
+                "search, microseconds": float(np.median(time.searching)),
+                "reading the same bytes, microseconds": float(np.median(time.reading)),
+                "search over reading": float(np.median(time.searching / time.reading)),
+                "normalised complexity": searched / whole,
+                "normalised time": ratio.estimate,
+                "time, low": ratio.low,
+                "time, high": ratio.high,
+            }
+        )
+    return rows
+
+
+def run(config: Config) -> Result:
+    """Time the searches, train every size on every log, and judge E1."""
+    record = Record("search_efficiency", config, RunStore())
+    wanted = sorted({k for size in config.sizes for k in (size, *config.attention_sizes(size).values())}, reverse=True)
+    times = {t.size: t for t in measure(config.search_length, wanted, config.search_rounds, top_k=config.top_k)}
+    views = []
+    scores: list[dict[str, Any]] = []
+    for name in config.log_names:
+        experiment = record.use(name)
+        view = View(experiment, auc_table(experiment, trained(experiment, config)), best_rule(experiment))
+        judge(record, view, config, times)
+        scores += score_rows(view, config, times)
+        views.append(view)
+    record.tables |= {"scores": scores, "search_time": time_rows(times, config.size)}
+    record.write()
+    return Result(config, record, views, times)
+
+
+def _rows_of(result: Result, view: View, model: str) -> list[dict[str, Any]]:
+    """The score lines of a log and model at the study's own size, widest search first."""
+    own = (view.experiment.name, model, result.config.size)
+    return [r for r in result.record.tables["scores"] if (r["log"], r["model"], r["size"]) == own]
+
+
+def show_auc(result: Result) -> Shown:
+    """Figure 11c-d: test AUC by attention size, with the best rule's level."""
+    style()
+    count = len(result.views)
+    drawn, axes = plt.subplots(1, count, figsize=(4.8 * count, 3.6), squeeze=False)
+    parts = []
+    for axis, view in zip(axes[0], result.views, strict=True):
+        resamples, draws = view.resampled
+        for model, mark in LINES.items():
+            rows = _rows_of(result, view, model)
+            sizes = [r["K_A"] for r in rows]
+            values = [resamples[point(model, result.config.size, k)] for k in sizes]
+            intervals = [auc_interval(v, draws) for v in values]
+            own = f"{result.config.size}" if model == CLAIMED else "K_A"
+            label = f"{model}, $K_R = {own}$"
+            axis.plot(sizes, [i.estimate for i in intervals], mark, color=colour(model), label=label)
+            axis.fill_between(
+                sizes, [i.low for i in intervals], [i.high for i in intervals], color=colour(model), alpha=0.15, lw=0
+            )
+            ends = f"{rows[0]['AUC']:.3f} at K_A = {sizes[0]} and {rows[-1]['AUC']:.3f} at {sizes[-1]}"
+            parts.append(f"{view.experiment.name}, {model}: {ends}")
+        level = [view.rule[1]] * len(sizes)
+        axis.plot(sizes, level, ":", color=colour("rule"), label=f"rule: {view.rule[0]}")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, [str(k) for k in sizes])
+        axis.minorticks_off()
+        axis.set(title=view.experiment.name, xlabel="attention size a field, $K_A$", ylabel="test AUC, 95 % interval")
+        axis.legend(fontsize=8)
+    return figure(drawn, "Test AUC by the size of the searched embedding. " + "; ".join(parts) + ".")
+
+
+def show_trade(result: Result) -> Shown:
+    """AUC lost against search time saved, each point a part of the embedding."""
+    style()
+    count = len(result.views)
+    drawn, axes = plt.subplots(1, count, figsize=(4.8 * count, 3.6), squeeze=False, sharey=True)
+    parts = []
+    for axis, view in zip(axes[0], result.views, strict=True):
+        for shift, (model, mark) in zip((-0.4, 0.4), LINES.items(), strict=True):
+            rows = _rows_of(result, view, model)
+            saved = [100 * (1 - r["search time"]) + shift for r in rows]
+            lost = np.array([r["AUC lost"] for r in rows])
+            spread = [lost - [r["lost, low"] for r in rows], [r["lost, high"] for r in rows] - lost]
+            axis.errorbar(saved, lost, spread, fmt=mark, color=colour(model), label=model, capsize=3)
+            for row in rows[1:]:
+                time = 100 * (1 - row["search time"])
+                what = f"{view.experiment.name}, {model} with K_A = {row['K_A']}"
+                parts.append(f"{what} loses {row['AUC lost']:.4f} and saves {time:.0f} %")
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set(title=view.experiment.name, xlabel="search time saved, %", ylabel="AUC lost, 95 % interval")
+        axis.legend(fontsize=8, loc="upper left")
+    return figure(drawn, "AUC lost against measured search time saved. " + "; ".join(parts) + ".")
+
+
+def show_time(result: Result) -> Shown:
+    """Measured search time beside the normalised complexity."""
+    style()
+    rows = result.record.tables["search_time"]
+    drawn, axis = plt.subplots(figsize=(5.6, 3.6))
+    sizes = [r["K_A"] for r in rows]
+    whole = next(r for r in rows if r["K_A"] == result.config.size)
+    axis.plot(sizes, [r["normalised complexity"] for r in rows], "k:", label="complexity, $K_A N$")
+    axis.plot(sizes, [r["normalised time"] for r in rows], "o-", color=colour("attention"), label="search, measured")
+    reading = "reading the same bytes, microseconds"
+    limit = [r[reading] / whole["search, microseconds"] for r in rows]
+    axis.plot(sizes, limit, "s--", color=colour("rule"), label="only reading the bytes")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sizes, [str(k) for k in sizes])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    axis.set(xlabel="attention size a field, $K_A$", ylabel=f"time; search at $K_A = {whole['K_A']}$ is 1")
+    axis.legend(fontsize=8)
+    told = "; ".join(f"{r['normalised time']:.2f} at K_A = {r['K_A']}" for r in rows)
+    return figure(drawn, f"Measured search time among {result.config.search_length:,} behaviours: {told}.")
+
+
+def show_scores(result: Result) -> Shown:
+    """AUC, loss and search time of every point."""
+    return table(result.record.tables["scores"], "Test AUC by size of the searched embedding")
+
+
+def show_times(result: Result) -> Shown:
+    """Search times."""
+    return table(result.record.tables["search_time"], "Search time for one user and target, medians over the rounds")
+
+
+def show_stored(result: Result) -> Shown:
+    """The stored sweep: further sizes, and smaller parts."""
+    return show_stored_table("search_efficiency", "scores", "Every size of the searched embedding")

@@ -1,0 +1,119 @@
+"""The Discriminability chapter: its comparisons, the null world, and what it writes."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dare_core.claims import load_claims
+from dare_core.discriminability import discriminability
+from dare_core.errors import InputError
+from dare_core.runs import RunStore
+from dare_core.studies import discriminability as chapter
+from dare_core.studies.clusterings import KINDS, RULE, Measured, View, measure
+from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+from dare_core.studies.discriminability import R1, R2, Config, compare, mean, smallest
+
+QUICK = {"world_users": 120, "seeds": 1, "epochs": 1, "targets": 3, "history": 50, "shortest_user": 60}
+
+
+def experiment(name: str, users: int = 120) -> Experiment:
+    config = StudyConfig.checked({**QUICK, "world_users": users})
+    store = RunStore(progress=False)
+    return Experiment(config, name, resolve_log(config, name, store), store)
+
+
+def test_no_representation_tells_anything_where_nothing_can_be_predicted() -> None:
+    """Independent world: within 5 standard deviations of permuted labels for every model, kind and number. The
+    check can fail: on the generated world the rule's clusters tell more by far. (The rule has a larger world:
+    with few users its clusters of repeated items hold two or three samples.)"""
+    numbers = (2, 10, 30)
+    view = measure(experiment("independent"), ["DARE", "DIN"], numbers, 1)
+    large = {name: measure(experiment(name, 600), [], numbers, 1) for name in ("independent", "generated")}
+
+    def scores(one: Measured) -> np.ndarray:
+        return one.above_chance[0, 0] / one.numbers("spread")[0]
+
+    for kind in KINDS:
+        for name in ("DARE", "DIN"):
+            assert (abs(scores(view.measured[kind][name])) < 5).all(), (kind, name)
+        assert (abs(scores(large["independent"].measured[kind][RULE])) < 5).all()
+        assert (scores(large["generated"].measured[kind][RULE]) > 10).all()
+
+
+def test_comparisons_say_what_the_claims_say() -> None:
+    """By hand: TR gap, decoupling gap, and the smallest against the mean over numbers of clusters."""
+    values = {"DARE": 0.9, "TWIN": 0.7, "DARE (w/o TR)": 0.4, "TWIN (w/o TR)": 0.3, "TWIN-4E": 0.8, "DIN": 0.6}
+
+    def of(quantity: str) -> float:
+        return sum(w * values[m] for m, w in (R1 | R2)[quantity][0].items())
+
+    assert of("mi_dare_minus_twin") == pytest.approx(0.2)
+    assert of("mi_twin_4e_minus_twin") == pytest.approx(0.1)
+    assert of("mi_twin_minus_din") == pytest.approx(0.1)
+    assert of("mi_tr_minus_concatenation") == pytest.approx((0.5 + 0.4) / 2)
+    assert of("mi_tr_gap_minus_decoupling_gap") == pytest.approx((0.5 + 0.4) / 2 - (0.2 + 0.1) / 2)
+    assert of("mi_dare_minus_twin_concatenation") == pytest.approx(0.1)
+    assert [smallest(np.array([0.3, 0.1])), mean(np.array([0.3, 0.1]))] == pytest.approx([0.1, 0.2])
+    assert R1["mi_dare_minus_twin"][1] is smallest and R1["mi_twin_minus_din"][1] is mean
+    claims = load_claims()
+    asked = {q.quantity for c in ("R1", "R2") for q in claims[c].quantities}
+    assert asked == {*R1, *R2, *(f"{name}_whole_input" for name in R1)}
+
+
+def test_a_comparison_finds_the_better_model_and_not_the_equal_one() -> None:
+    """Clusters made by hand for DARE (clicked candidates apart), TWIN and DIN (nothing), 3 seeds."""
+    world = experiment("generated")
+    rng = np.random.default_rng(3)
+    groups = np.arange(120) % 40
+
+    def made(shift: int) -> Measured:
+        found = []
+        for _ in range(3):
+            clusters = rng.integers(10, size=(120, 3))
+            clusters[:, 0] = rng.integers(shift, 10, size=120)
+            found.append([[discriminability(clusters, 10, groups), discriminability(clusters // 2, 5, groups)]])
+        return Measured(found)
+
+    models = {"DARE": made(7), "TWIN": made(0), "DIN": made(0)}
+    compared = compare(View(world, [10, 5], dict.fromkeys(KINDS, models), {}), "whole input", R1)
+    assert set(compared) == {"mi_dare_minus_twin", "mi_twin_minus_din"}
+    better, equal = (compared[name][0] for name in compared)
+    assert better.low > 0 and equal.low < 0 < equal.high
+    less = (models["DARE"].above_chance - models["TWIN"].above_chance)[:, 0].mean(0)
+    assert better.estimate == pytest.approx(less.min()) and better.seeds == 3
+
+
+def test_the_chapter_writes_its_record(own_store: Path) -> None:
+    config = Config.checked(
+        {
+            **QUICK,
+            "world_users": 30,
+            "history": 20,
+            "models": "DARE,TWIN,TWIN (w/o TR),DARE (w/o TR)",
+            "clusters": "2,10,40",
+        }
+    )
+    result = chapter.run(config)
+    rows = {r.quantity: r for r in result.record.rows}
+    assert set(rows) == {"mi_dare_minus_twin", "mi_dare_minus_twin_whole_input", *R2}
+    assert {r.log for r in rows.values()} == {"generated"} and "plain" in rows["mi_dare_minus_twin"].note
+    values = pl.read_csv(own_store / "book" / "smoke" / "results" / "discriminability_values.csv")
+    assert set(values["clusters"]) == {2, 10}  # 40 clusters of 90 samples are left out
+    assert set(values["log"]) == {"generated", "independent"}
+    assert np.allclose(values["MI"] - values["chance"], values["less chance"])
+    summary = pl.read_csv(own_store / "book" / "smoke" / "results" / "discriminability_summary.csv")
+    shares = dict(summary.filter(log="generated").select("model or rule", "pooled share of variance").iter_rows())
+    assert 0 < shares["DARE"] < 1 and shares["DARE (w/o TR)"] == 1 and shares[RULE] is None
+    again = chapter.run(config)
+    assert again.record.rows == result.record.rows and again.record.store.computed == 0
+    assert "alt=" in chapter.show_control(result).html
+    assert "DARE, concatenation" in chapter.show_forms(result).text
+
+
+def test_bad_numbers_of_clusters_are_refused() -> None:
+    for bad in ("1,5", "2,,5", "many"):
+        with pytest.raises(InputError, match="clusters"):
+            Config.checked({"clusters": bad})
+    assert Config.checked({"clusters": "all"}).numbers[-1] == 1_000

@@ -1,0 +1,201 @@
+"""The language chapter: its texts by hand, its numbers by brute force, its store, its record."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dare_core.claims import project_root
+from dare_core.errors import InputError
+from dare_core.language import KINDS
+from dare_core.language_runs import LanguageRun, LanguageStore
+from dare_core.language_training import NANOGPT, LanguageRunConfig
+from dare_core.studies import language
+from dare_core.studies.language_comparison import Comparison
+from dare_core.texts import open_text, plays_text, spoken
+
+TINY = project_root().parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
+QUICK = {"sizes": "32,4", "seeds": 2, "iterations": 10, "block": 16, "batch": 2, "layers": 1}
+
+MARKED = r"""# Macbeth
+
+## ACT I
+
+### SCENE I. A desert place.
+
+_Thunder and lightning. Enter
+three Witches_
+
+**First Witch**~~
+When shall we three meet again~~
+In thunder, lightning, or in rain?
+
+_Aside_
+
+'Fair is foul,'\--said I.
+
+**MACBETH:**~~
+_\[Aside]_~~
+So foul & fair &amp; late _\[ ]_
+Go—now *[He draws
+his sword.]*, sir_
+
+1\. A lively flourish.~~
+2\. Then, two Judges,
+in their robes.
+
+**BANQUO**~~
+[Within]_~~
+__\[Awaking]_~~
+How far is't?~~
+""".replace("~~", "  ")  # Markdown's line break
+CLEAN = """First Witch:
+When shall we three meet again
+In thunder, lightning, or in rain?
+'Fair is foul,'--said I.
+
+MACBETH:
+So foul & fair & late
+Go--now , sir
+
+BANQUO:
+How far is't?
+"""
+
+
+def test_only_what_is_spoken_is_kept() -> None:
+    assert spoken(MARKED) == CLEAN
+    assert spoken(CLEAN) == CLEAN.replace("\n\n", "\n")  # only marked names begin a speech
+
+
+def test_the_plays_are_clean_and_held_out_whole() -> None:
+    text = plays_text()
+    assert not set("_*#\\]()") & set(text.characters) and len(text.characters) < 80
+    assert "Enter " not in text.validation.replace("Enter ", "", 20)  # a few are spoken
+    assert 0.08 < len(text.validation) / len(text.training) < 0.13
+    assert "HAMLET:\nTo be, or not to be: that is the question:" in text.training
+    assert "ORLANDO:\nAs I remember, Adam," in text.validation and "Adam, it was upon this" not in text.training
+
+
+def test_codes_are_the_text() -> None:
+    text = plays_text()
+    training, validation = text.encoded
+    assert "".join(text.characters[i] for i in training[:500]) == text.training[:500]
+    assert "".join(text.characters[i] for i in validation[-500:]) == text.validation[-500:]
+    assert len(training) == len(text.training) and int(max(training.max(), validation.max())) < len(text.characters)
+
+
+def test_a_file_is_split_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("ab" * 500 + "c" * 10, "utf-8")
+    text = open_text(str(path))
+    assert (text.name, text.kind) == ("own", "own text") and text.characters == "abc"
+    assert text.training == ("ab" * 500)[:909] and text.validation.endswith("c" * 10) and len(text.validation) == 101
+    with pytest.raises(InputError, match="nothing-here"):
+        open_text("nothing-here")
+
+
+@pytest.mark.skipif(not TINY.exists(), reason="shared/data/tinyshakespeare/input.txt is not there")
+def test_tiny_shakespeare_is_split_as_nanogpt_does() -> None:
+    text = open_text(str(TINY))
+    assert (text.name, text.kind, len(text.characters)) == ("tiny_shakespeare", "published text", 65)
+    assert (len(text.training), len(text.validation)) == (1_003_854, 111_540)
+
+
+def made_up(sizes: list[int], seeds: int, stretches: int = 12) -> Comparison:
+    """Runs whose losses are random."""
+    rng = np.random.default_rng(0)
+    runs = {
+        (kind, size, seed): LanguageRun(
+            "", LanguageRunConfig(), [], rng.normal(2, 0.1, stretches), True, {"all": 1}, 0.0
+        )
+        for kind in KINDS
+        for size in sizes
+        for seed in range(1, seeds + 1)
+    }
+    return Comparison.of(runs)
+
+
+def test_quantities_by_brute_force() -> None:
+    comparison = made_up([64, 4, 2, 32], 3)
+
+    def mean_gap(sizes: list[int], weights: np.ndarray, seeds: list[int]) -> float:
+        gaps = []
+        for size in sizes:
+            for seed in seeds:
+                losses = [comparison.runs[kind, size, seed].losses for kind in ("without", "with")]
+                gaps.append(np.average(losses[0], weights=weights) - np.average(losses[1], weights=weights))
+        return float(np.mean(gaps))
+
+    found = comparison.claims()
+    plain = np.ones(12)
+    large = mean_gap([64, 32], plain, [1, 2, 3])
+    small = mean_gap([4, 2], plain, [1, 2, 3])
+    assert found["loss_gap_above_16"].estimate == pytest.approx(large)
+    assert found["gap_small_minus_large"].estimate == pytest.approx(small - large)
+    draws = comparison.draws
+    drawn = draws.mean_over_seeds(comparison.gap([64, 32])[1])
+    for b in (0, 7):
+        seeds = [s + 1 for s in range(3) for _ in range(int(draws.seeds[b, s]))]
+        assert drawn[b] == pytest.approx(mean_gap([64, 32], draws.users[b], seeds))
+    gaps = {(line["size"], line["maps"]): line["minus with"] for line in comparison.gap_rows()}
+    assert gaps[64, "without"] == pytest.approx(mean_gap([64], plain, [1, 2, 3])) and len(gaps) == 8
+
+
+def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None:
+    comparison = made_up([32, 8], 2, stretches=64)
+    for seed in (1, 2):  # without maps: 0.2 nats worse at 32 on every stretch, equal at 8
+        runs = comparison.runs
+        runs["without", 32, seed].losses[:] = runs["with", 32, seed].losses + 0.2
+        runs["without", 8, seed].losses[:] = runs["with", 8, seed].losses
+    found = Comparison.of(comparison.runs).claims()
+    assert found["loss_gap_above_16"].low == pytest.approx(0.2) == found["loss_gap_above_16"].high
+    assert found["gap_small_minus_large"].estimate == pytest.approx(-0.2)
+    shape = {line["size"]: (line["here"], line["matched"]) for line in Comparison.of(comparison.runs).shape_rows()}
+    assert shape == {32: ("maps help", "yes"), 8: ("no gap to be seen", "yes")}
+    for seed in (1, 2):
+        runs["without", 8, seed].losses[:] -= 0.1
+        runs["without", 32, seed].losses[:] -= 0.2
+    shape = {line["size"]: (line["here"], line["matched"]) for line in Comparison.of(comparison.runs).shape_rows()}
+    assert shape == {32: ("no gap to be seen", "undecided"), 8: ("maps harm", "no")}
+    assert not made_up([16, 8], 1).claims() and set(made_up([32], 1).claims()) == {"loss_gap_above_16"}
+
+
+def own_text(folder: Path) -> str:
+    path = folder / "speech.txt"
+    path.write_text("O, that this too too solid flesh would melt,\n" * 600, "utf-8")
+    return str(path)
+
+
+def test_the_study_writes_its_record_and_reuses_its_runs(own_store: Path, tmp_path: Path) -> None:
+    config = language.Config.checked({**QUICK, "text": own_text(tmp_path)})
+    result = language.run(config)
+    content = json.loads((own_store / "book" / "smoke" / "results" / "language.json").read_text())
+    assert content["runs"] == {"computed": 12, "reused": 0}
+    assert [line["quantity"] for line in content["rows"]] == ["loss_gap_above_16", "gap_small_minus_large"]
+    assert {line["kind"] for line in content["rows"]} == {"own text"} and content["rows"][0]["seeds"] == 2
+    assert len(result.record.tables["losses"]) == 6 and len(result.record.tables["gaps"]) == 4
+    runs = sorted((own_store / "language").iterdir())
+    (runs[0] / "losses.safetensors").write_bytes(b"damaged")
+    again = language.run(config)
+    assert (again.record.store.computed, again.record.store.reused) == (1, 11)
+    assert again.record.rows == result.record.rows
+    longer = language.run(config.model_copy(update={"iterations": 20, "sizes": "32"}))
+    assert longer.record.rows[0].ours != result.record.rows[0].ours
+    assert longer.record.rows[1].verdict == "cannot be tested here"
+    for shown in (language.show_losses(result), language.show_curves(result)):
+        assert "alt=" in shown.html and "without" in shown.text
+    assert "size 32" in language.show_curves(result).text and "P3" in result.record.summary()
+
+
+def test_nanogpt_s_settings() -> None:
+    """What its page says of them; the GPU setting is refused where there is none."""
+    cpu, gpu = NANOGPT["cpu"], NANOGPT["gpu"]
+    assert (cpu[1], gpu[1]) == (1.88, 1.4697)
+    assert (cpu[0].model.layers, cpu[0].model.heads, cpu[0].model.size, cpu[0].model.block) == (4, 4, 128, 64)
+    assert cpu[0].training.iterations == 2_000 and cpu[0].training.learning_rate == 1e-3
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="GPU"):
+            language.nanogpt_rows("gpu", None, LanguageStore())  # type: ignore[arg-type]
