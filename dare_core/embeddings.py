@@ -88,9 +88,7 @@ class Tables(nn.Module):
     `sides`: whose ids it is read with. `excerpts` (by field) stand in for the tables while there are any.
     """
 
-    def __init__(
-        self, counts: Counts, sizes: Sizes, fields: tuple[str, ...], sides: tuple[Side, ...] = SIDES
-    ) -> None:
+    def __init__(self, counts: Counts, sizes: Sizes, fields: tuple[str, ...], sides: tuple[Side, ...] = SIDES) -> None:
         super().__init__()
         self.fields = fields  # in this order; nn.ParameterDict sorts its keys
         self.sides = sides

@@ -10,6 +10,8 @@ from scipy.stats import t as student
 
 from dare_core.metrics import Array, resampled_auc
 
+Resamples = tuple[Array, Array]
+"""A bootstrapped number: (S,) of each seed, and (S, B) under each draw of users."""
 RESAMPLES = 1_000
 LEVEL = 0.95
 TWO = 1 - (1 - LEVEL) / 2
@@ -80,7 +82,7 @@ class Scored:
         return Scored(self.labels[keep], self.scores[keep], self.users[keep])
 
 
-def auc_resamples(runs: Sequence[Scored], draws: Draws, block: int = 100) -> tuple[Array, Array]:
+def auc_resamples(runs: Sequence[Scored], draws: Draws, block: int = 100) -> Resamples:
     """AUC of each seed (S,) and under each draw of users (S, B), in blocks that bound memory."""
     plain = np.empty(len(runs))
     resampled = np.empty((len(runs), len(draws.users)))
@@ -94,21 +96,34 @@ def auc_resamples(runs: Sequence[Scored], draws: Draws, block: int = 100) -> tup
     return plain, resampled
 
 
-def auc_interval(resamples: tuple[Array, Array], draws: Draws) -> Interval:
-    """Mean AUC over seeds, with its interval over users and seeds."""
+def mean_resamples(values: Sequence[Array], draws: Draws) -> Resamples:
+    """Means over test candidates of values (H, C), a seed each; NaN is left out."""
+    stacked = np.stack(values)
+    known = np.isfinite(stacked)
+    total, count = np.where(known, stacked, 0.0).sum(2), known.sum(2).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total.sum(1) / count.sum(1), (total @ draws.users.T) / (count @ draws.users.T)
+
+
+def mean_interval(resamples: Resamples, draws: Draws, level: float = LEVEL) -> Interval:
+    """Mean over seeds, with its interval over users and seeds."""
     plain, values = resamples
-    return from_resamples(float(plain.mean()), draws.mean_over_seeds(values), len(plain))
+    return from_resamples(float(plain.mean()), draws.mean_over_seeds(values), len(plain), level)
 
 
-def difference_interval(
-    first: tuple[Array, Array], second: tuple[Array, Array], draws: Draws, level: float = LEVEL
-) -> Interval:
+def ratio_interval(first: Resamples, second: Resamples, draws: Draws, level: float = LEVEL) -> Interval:
+    """Mean of first over seeds, over the mean of second, paired by user and seed."""
+    values = draws.mean_over_seeds(first[1]) / draws.mean_over_seeds(second[1])
+    return from_resamples(float(first[0].mean() / second[0].mean()), values, len(first[0]), level)
+
+
+def difference_interval(first: Resamples, second: Resamples, draws: Draws, level: float = LEVEL) -> Interval:
     """Mean of first - second over seeds, paired by user and by seed."""
     plain = first[0] - second[0]
     return from_resamples(float(plain.mean()), draws.mean_over_seeds(first[1] - second[1]), len(plain), level)
 
 
-def best_of(many: Sequence[tuple[Array, Array]], draws: Draws) -> tuple[Array, Array]:
+def best_of(many: Sequence[Resamples], draws: Draws) -> Resamples:
     """The best (highest mean over seeds) of several scores, chosen anew under every draw.
 
     Choosing the best on the data that judge it favours it; choosing anew within each draw carries that into
@@ -139,7 +154,7 @@ def step_down(intervals: Mapping[str, Callable[[float], Interval]]) -> dict[str,
     return found
 
 
-def holm(pairs: Mapping[str, tuple[tuple[Array, Array], tuple[Array, Array]]], draws: Draws) -> dict[str, Interval]:
+def holm(pairs: Mapping[str, tuple[Resamples, Resamples]], draws: Draws) -> dict[str, Interval]:
     """Intervals of several differences that make one claim, with Holm's correction (`step_down`)."""
     return step_down({name: partial(difference_interval, *pair, draws) for name, pair in pairs.items()})
 

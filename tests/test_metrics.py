@@ -10,12 +10,12 @@ from dare_core import metrics
 from dare_core.intervals import (
     Draws,
     Scored,
-    auc_interval,
     auc_resamples,
     best_of,
     difference_interval,
     holm,
     jackknife,
+    mean_interval,
 )
 
 
@@ -80,7 +80,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         draws = Draws.make(150, 1, 200)
-        interval = auc_interval(auc_resamples([scored(0.8, 150, rng)], draws), draws)
+        interval = mean_interval(auc_resamples([scored(0.8, 150, rng)], draws), draws)
         covered += interval.low <= truth <= interval.high
     assert 50 <= covered <= 60
 
@@ -92,7 +92,7 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
     draws = Draws.make(200, 3, 300)
     a, b = auc_resamples(base, draws), auc_resamples(noise, draws)
     paired = difference_interval(a, b, draws)
-    single = auc_interval(a, draws)
+    single = mean_interval(a, draws)
     assert paired.high - paired.low < (single.high - single.low) / 2
     assert paired.low <= paired.estimate <= paired.high
     assert paired.estimate == pytest.approx(a[0].mean() - b[0].mean())

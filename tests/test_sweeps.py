@@ -2,18 +2,29 @@
 replaced by predictions whose AUC is known, but for the null world."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dare_core.config import RunConfig
+from dare_core.data.logs import Log
 from dare_core.errors import InputError
-from dare_core.runs import RunStore
+from dare_core.gains import information_gains
+from dare_core.models import ClickModel, build_model
+from dare_core.retrieval import ndcg, retrieve
+from dare_core.runs import RunStore, counts_of
 from dare_core.search_time import SearchTime
 from dare_core.studies import retrieval_number, search_efficiency
 from dare_core.studies.common import Experiment, StudyConfig, resolve_log
 from dare_core.studies.sweeps import best_rule, numbers, samples_at
+
+
+def untrained(config: RunConfig, log: Log) -> ClickModel:
+    """The model of a configuration before its first step."""
+    return build_model(config.model, counts_of(log, config.samples)).eval()
+
 
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 3}
 SEARCH = {**QUICK, "search_length": 50, "search_rounds": 5}
@@ -31,7 +42,8 @@ def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[[Good], list[RunConfig]
         def get(store: RunStore, config: RunConfig) -> SimpleNamespace:
             asked.append(config)
             labels = store.samples(config)["test"].labels.astype(np.float32)
-            return SimpleNamespace(test_probability=labels if good(config) else np.full_like(labels, 0.5))
+            probability = labels if good(config) else np.full_like(labels, 0.5)
+            return SimpleNamespace(test_probability=probability, model=partial(untrained, config))
 
         monkeypatch.setattr(RunStore, "get", get)
         return asked
@@ -133,6 +145,31 @@ def test_what_d1_and_d2_compare(predict: Callable[[Good], list[RunConfig]]) -> N
         assert "alt=" in shown.html and "generated, DIN" in shown.text
 
 
+def test_quality_is_ndcg_at_the_number_retrieved_of_so_long_a_history(
+    predict: Callable[[Good], list[RunConfig]],
+) -> None:
+    predict(lambda config: True)
+    settings = {**QUICK, "seeds": 1, "least_samples": 5, "least_cell": 1, "retrieved": "5,20", "lengths": "20"}
+    config = retrieval_number.Config.checked(settings)
+    result = retrieval_number.run(config)
+    experiment = result.views[0].experiment
+    lines = {(r["varied"], r["K"], r["N"], r["model"]): r for r in result.record.tables["scores"]}
+    for varied, k, n in (("K", 5, 200), ("K", 20, 200), ("N", 20, 20)):
+        splits = samples_at(experiment, 1, n)
+        gains = information_gains(splits["train"], splits["test"], config.rule)
+        run = experiment.store.get(
+            experiment.run_config("TWIN", 1, top_k=k).model_copy(
+                update={"samples": experiment.run_config("TWIN", 1).samples.model_copy(update={"history": n})}
+            )
+        )
+        order = retrieve(run.model(experiment.log), splits["test"], k).order
+        values = ndcg(gains.information[gains.judged], order[gains.judged])[:, k - 1]
+        assert lines[varied, k, n, "TWIN"]["NDCG"] == pytest.approx(np.nanmean(values))
+        assert lines[varied, k, n, "same category, then newest"]["NDCG"] > lines[varied, k, n, "random"]["NDCG"]
+        assert lines[varied, k, n, "random"]["AUC"] is None
+    assert lines["K", 20, 200, "random"]["NDCG"] < lines["N", 20, 20, "random"]["NDCG"]  # of 20, 20 are right
+
+
 def test_lengths_that_a_log_does_not_have_are_left_out(predict: Callable[[Good], list[RunConfig]]) -> None:
     asked = predict(lambda config: True)
     config = retrieval_number.Config.checked({**QUICK, "lengths": "20,200,1000", "retrieved": "20"})
@@ -148,7 +185,7 @@ def test_no_advantage_where_nothing_can_be_predicted() -> None:
     config = retrieval_number.Config.checked({**settings, "retrieved": "1,20", "lengths": "10,40"})
     result = retrieval_number.run(config)
     # One seed: the interval knows of users only, and may miss 0 by what another seed would change.
-    lines = result.record.tables["scores"]
+    lines = [r for r in result.record.tables["scores"] if r["AUC"] is not None]
     assert len(lines) == 8 and all(abs(r["AUC"] - 0.5) < 0.05 for r in lines)
     assert all(abs(r["DARE minus it"]) < 0.05 for r in lines if r["model"] == "TWIN")
     assert len(result.record.rows) == 3 and not any(r.verdict.startswith("holds") for r in result.record.rows)

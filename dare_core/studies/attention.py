@@ -11,8 +11,17 @@ from pydantic import Field
 from dare_core.attention_maps import map_of, mean_items, own_first, rank_correlation, symmetry
 from dare_core.data.generated import world_of
 from dare_core.data.world import true_relevance
-from dare_core.gains import GainRule, Gains, category_totals, information_gains
-from dare_core.intervals import TWO, Draws, Interval, difference_interval, from_resamples, jackknife_over_seeds
+from dare_core.gains import Gains, category_totals, information_gains
+from dare_core.intervals import (
+    TWO,
+    Draws,
+    Resamples,
+    difference_interval,
+    jackknife_over_seeds,
+    mean_interval,
+    mean_resamples,
+    ratio_interval,
+)
 from dare_core.metrics import Array
 from dare_core.models import MODELS
 from dare_core.relevance import RelevanceCounts, relevance_counts
@@ -29,24 +38,19 @@ from dare_core.runs import RunStore
 from dare_core.samples import training_counts
 from dare_core.studies.attention_controls import control_rows
 from dare_core.studies.attention_rows import case_rows, closeness_rows, kept_rows, map_rows, prior_rows
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import Experiment, Record
+from dare_core.studies.gain_settings import GainSettings
 
 CLAIMED, REFERENCE, OTHER = "DARE", "TWIN", "DIN"
 NOT_SEARCHING = ("SDIM",)  # averages hash buckets: nobody is retrieved
-Resamples = tuple[Array, Array]
 
 
-class Config(StudyConfig):
+class Config(GainSettings):
     """Parameters of the Attention accuracy chapter."""
 
     models: str = Field("DARE,TWIN,DIN,TWIN-4E", description="models to train, or all that search")
     categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat maps")
     positions: int = Field(10, ge=2, le=1_000, description="newest positions of the heat maps")
-    with_items: bool = Field(False, description="keep the item embeddings in the scores, which the paper leaves out")
-    least_samples: int = Field(200, ge=1, description="training samples of a judged target category (published: 700)")
-    least_cell: int = Field(10, ge=0, description="training samples of a cell that is not thin (published: 50)")
-    most_thin: int = Field(100_000, ge=0, description="thin behaviours of a judged history (published: 20)")
-    published_ndcg: bool = Field(False, description="ideal at top_k for every k; thin cells as the published code has")
     control_worlds: int = Field(0, ge=0, le=50, description="worlds of each control; 0: the stored table is shown")
     control_users: int = Field(700, ge=20, description="users of a control's world")
     cases: int = Field(3, ge=1, le=20, description="cases where two models disagree most, and as many at random")
@@ -56,11 +60,6 @@ class Config(StudyConfig):
         """The models asked for; `all` is every model of the table that searches."""
         searching = [name for name in MODELS if name not in NOT_SEARCHING]
         return searching if self.models == "all" else self.models.split(",")
-
-    @property
-    def rule(self) -> GainRule:
-        """Which cells are trusted."""
-        return GainRule(self.least_samples, self.least_cell, self.most_thin, self.published_ndcg)
 
 
 @dataclass
@@ -146,36 +145,21 @@ def qualities(view: View, name: str, gain: str, ideal_at_end: bool) -> list[Arra
     return found
 
 
-def resample(values: list[Array], draws: Draws) -> Resamples:
-    """Means over test candidates of values (H, C), NaN left out: (S,), and (S, B) under each draw of users."""
-    stacked = np.stack(values)
-    known = np.isfinite(stacked)
-    total, count = np.where(known, stacked, 0.0).sum(2), known.sum(2).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return total.sum(1) / count.sum(1), (total @ draws.users.T) / (count @ draws.users.T)
-
-
-def ratio_interval(first: Resamples, second: Resamples, draws: Draws, level: float) -> Interval:
-    """Mean of first over seeds, over the mean of second, paired by user and seed."""
-    values = draws.mean_over_seeds(first[1]) / draws.mean_over_seeds(second[1])
-    return from_resamples(float(first[0].mean() / second[0].mean()), values, len(first[0]), level)
-
-
 def at_k(view: View, gain: str, name: str) -> Resamples:
     """NDCG at K of a model or rule."""
-    return resample([values[..., -1] for values in view.quality[gain][name]], view.draws)
+    return mean_resamples([values[..., -1] for values in view.quality[gain][name]], view.draws)
 
 
 def recent_other(view: View, name: str) -> Resamples:
     """Attention on recent behaviours of another category (`Retrieval.recent_other`), mean over test candidates."""
-    return resample([r.recent_other for r in view.retrieved[name]], view.draws)
+    return mean_resamples([r.recent_other for r in view.retrieved[name]], view.draws)
 
 
 def newest_other(view: View, name: str) -> Resamples:
     """Share of the retrieved among the newest K and of another category (`newest_other_share`)."""
     seeds = zip(view.experiment.seeds, view.retrieved[name], strict=True)
     found = [newest_other_share(r.order, view.experiment.samples(seed)["test"]) for seed, r in seeds]
-    return resample(found, view.draws)
+    return mean_resamples(found, view.draws)
 
 
 def truth_correlation(view: View, name: str, weights: Array) -> Array:
@@ -254,11 +238,6 @@ def retrieval_rows(view: View) -> list[dict[str, Any]]:
         line["retrieved newest others"] = float(newest_other(view, name)[0].mean())
         rows.append(line)
     return sorted(rows, key=lambda row: -np.nan_to_num(row["NDCG"]))
-
-
-def mean_interval(resamples: Resamples, draws: Draws) -> Interval:
-    """Mean over seeds with its interval over users and seeds."""
-    return from_resamples(float(resamples[0].mean()), draws.mean_over_seeds(resamples[1]), len(resamples[0]))
 
 
 def curve_rows(view: View) -> list[dict[str, Any]]:

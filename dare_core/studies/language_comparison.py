@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.intervals import Draws, Interval, difference_interval, from_resamples, holm
+from dare_core.intervals import Draws, Interval, Resamples, difference_interval, from_resamples, holm
 from dare_core.language import KINDS, Kind
 from dare_core.language_runs import LanguageRun
-from dare_core.metrics import Array
 
 LARGE = 16
 """Sizes above this have capacity enough, says the paper."""
 WITH, WITHOUT, WIDER = KINDS
-Resamples = tuple[Array, Array]
-"""A number of each seed (S,), and under each draw of stretches (S, B)."""
 
 
 @dataclass

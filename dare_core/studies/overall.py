@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 
 from dare_core.claims import project_root
-from dare_core.intervals import TWO, Draws, auc_interval, best_of, difference_interval, holm
+from dare_core.intervals import TWO, Draws, Resamples, best_of, difference_interval, holm, mean_interval
 from dare_core.metrics import Array
 from dare_core.models import MODELS, model_table
 from dare_core.present import Shown, colour, figure, style, table
@@ -19,7 +19,6 @@ from dare_core.studies.common import Experiment, Record, StudyConfig, show_store
 from dare_core.studies.scores import Resampled, auc_table, score_rows
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
-Resamples = tuple[Array, Array]
 
 
 class Config(StudyConfig):
@@ -172,7 +171,7 @@ def show_intervals(result: Result) -> Shown:
     drawn, axes = plt.subplots(1, len(result.experiments), figsize=(5 * len(result.experiments), 5), squeeze=False)
     parts = []
     for axis, experiment, (resamples, draws) in zip(axes[0], result.experiments, result.resampled, strict=True):
-        intervals = {name: auc_interval(values, draws) for name, values in resamples.items()}
+        intervals = {name: mean_interval(values, draws) for name, values in resamples.items()}
         order = sorted(intervals, key=lambda name: intervals[name].estimate)
         for at, name in enumerate(order):
             interval = intervals[name]

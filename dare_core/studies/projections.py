@@ -10,9 +10,8 @@ from pydantic import Field
 
 from dare_core.claims import project_root
 from dare_core.errors import InputError
-from dare_core.intervals import Draws, Interval, auc_interval, best_of, difference_interval
+from dare_core.intervals import Draws, Interval, Resamples, best_of, difference_interval, mean_interval
 from dare_core.map_motion import map_motion
-from dare_core.metrics import Array
 from dare_core.model_table import MODELS
 from dare_core.runs import Run, RunStore
 from dare_core.studies.common import Experiment, Record, StudyConfig
@@ -25,7 +24,6 @@ TWIN, PROJECTION, DARE = "TWIN", "TWIN (w/ proj.)", "DARE"
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)
 """Every way to decouple a shared table, TWIN (w/ proj.) among them."""
 SHARED, BEST = "shared", "best"
-Resamples = tuple[Array, Array]
 Settings = Mapping[tuple[str, str], Setting]
 """The setting of each model, shared and best."""
 
@@ -86,7 +84,7 @@ def variant_rows(
                 "learning rate": setting.learning_rate,
                 "initial values of maps": setting.map_initial if has_maps(model) else None,
                 "validation AUC": float(np.mean([run.best.auc for run in own])),
-                **numbers(auc_interval(values, draws), "AUC"),
+                **numbers(mean_interval(values, draws), "AUC"),
                 **({} if difference is None else numbers(difference, "minus TWIN")),
                 **({} if difference is None else {"detectable": difference.detectable}),
             }
@@ -129,7 +127,7 @@ def budget_rows(
                 "size a field": own[0].config.model.size,
                 "parameters in tables": sum(table.numel() for table in model.embedding_parameters()),
                 "parameters elsewhere": sum(weight.numel() for weight in model.dense_parameters()),
-                **numbers(auc_interval(resamples[name], draws), "AUC"),
+                **numbers(mean_interval(resamples[name], draws), "AUC"),
                 f"{DARE} minus it": None if difference is None else difference.estimate,
                 "difference 95 %": "" if difference is None else f"[{difference.low:.4f}, {difference.high:.4f}]",
                 "detectable": None if difference is None else difference.detectable,

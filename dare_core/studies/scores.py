@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dare_core.intervals import Draws, Scored, auc_interval, auc_resamples, difference_interval
+from dare_core.intervals import Draws, Scored, auc_resamples, difference_interval, mean_interval
 from dare_core.metrics import grouped_auc, logloss
 from dare_core.rules import REGRESSION
 from dare_core.samples import Samples
@@ -72,7 +72,7 @@ def score_rows(
         given = everything if subset == "all" else None
         resamples, draws = given or auc_table(experiment, scores, subset)
         for name, values in resamples.items():
-            interval = auc_interval(values, draws)
+            interval = mean_interval(values, draws)
             rows[name][f"AUC {subset}"] = interval.estimate
             if subset == "all":
                 rows[name]["95 %"] = f"[{interval.low:.4f}, {interval.high:.4f}]"

@@ -10,13 +10,13 @@ from matplotlib import pyplot as plt
 from pydantic import Field, field_validator
 
 from dare_core.errors import InputError
-from dare_core.intervals import RESAMPLES, Interval, auc_interval, difference_interval, from_resamples, holm
+from dare_core.intervals import RESAMPLES, Interval, difference_interval, from_resamples, holm, mean_interval
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore
 from dare_core.search_time import SearchTime, measure
 from dare_core.studies.common import Experiment, Record, StudyConfig, show_stored_table
 from dare_core.studies.scores import Resampled, auc_table
-from dare_core.studies.sweeps import best_rule, minus, numbers, scores_at
+from dare_core.studies.sweeps import best_rule, minus, numbers, runs_at
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
 LINES = {CLAIMED: "o-", REFERENCE: "s--"}
@@ -82,9 +82,9 @@ def trained(experiment: Experiment, config: Config) -> dict[str, list[np.ndarray
     for size in config.sizes:
         for searched in config.attention_sizes(size).values():
             smaller = {} if searched == size else {"attention_size": searched}
-            found[point(CLAIMED, size, searched)] = scores_at(experiment, CLAIMED, size=size, **smaller)
-            found[point(REFERENCE, size, searched)] = scores_at(experiment, REFERENCE, size=searched)
-    return found
+            found[point(CLAIMED, size, searched)] = runs_at(experiment, CLAIMED, size=size, **smaller)
+            found[point(REFERENCE, size, searched)] = runs_at(experiment, REFERENCE, size=searched)
+    return {name: [run.test_probability for run in runs] for name, runs in found.items()}
 
 
 def time_ratio(shorter: SearchTime, longer: SearchTime) -> Interval:
@@ -138,7 +138,7 @@ def score_rows(view: View, config: Config, times: dict[int, SearchTime]) -> list
         for model in (CLAIMED, REFERENCE):
             for part, searched in config.attention_sizes(size).items():
                 values = resamples[point(model, size, searched)]
-                interval = auc_interval(values, draws)
+                interval = mean_interval(values, draws)
                 line: dict[str, Any] = {
                     "log": view.experiment.name,
                     "model": model,
@@ -213,7 +213,7 @@ def show_auc(result: Result) -> Shown:
             rows = _rows_of(result, view, model)
             sizes = [r["K_A"] for r in rows]
             values = [resamples[point(model, result.config.size, k)] for k in sizes]
-            intervals = [auc_interval(v, draws) for v in values]
+            intervals = [mean_interval(v, draws) for v in values]
             own = f"{result.config.size}" if model == CLAIMED else "K_A"
             label = f"{model}, $K_R = {own}$"
             axis.plot(sizes, [i.estimate for i in intervals], mark, color=colour(model), label=label)

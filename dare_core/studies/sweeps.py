@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.metrics import Array, auc
+from dare_core.intervals import Resamples
+from dare_core.metrics import auc
 from dare_core.rules import RULES, rule_features
+from dare_core.runs import Run
 from dare_core.samples import Samples, training_counts
 from dare_core.studies.common import Experiment
-
-Resamples = tuple[Array, Array]
-"""A bootstrapped number: (S,) of each seed and (S, B) under each draw of users."""
 
 
 def numbers(text: str) -> list[int]:
@@ -35,8 +34,8 @@ def samples_at(experiment: Experiment, seed: int, history: int) -> dict[str, Sam
     )
 
 
-def scores_at(experiment: Experiment, model: str, history: int | None = None, **changes: Any) -> list[np.ndarray]:
-    """Test probabilities (H, C) of a model, a seed each, at settings other than the study's own.
+def runs_at(experiment: Experiment, model: str, history: int | None = None, **changes: Any) -> list[Run]:
+    """Runs of a model, a seed each, at settings other than the study's own.
 
     `changes` are those of `Experiment.run_config`. What is trained already is read from the store.
     """
@@ -46,7 +45,7 @@ def scores_at(experiment: Experiment, model: str, history: int | None = None, **
         if history is not None:
             samples = config.samples.model_copy(update={"history": history})
             config = config.model_copy(update={"samples": samples})
-        found.append(experiment.store.get(config).test_probability)
+        found.append(experiment.store.get(config))
     return found
 
 
