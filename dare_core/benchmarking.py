@@ -15,7 +15,8 @@ from dare_core.runs import processor
 
 def figure_line(figure: str, values: Sequence[float]) -> dict[str, Any]:
     """One figure of a benchmark from its repeated measurements."""
-    digits = 0 if statistics.median(values) >= 100 else 3
+    size = abs(statistics.median(values))
+    digits = 0 if size >= 100 else 3 if size >= 1 else 5
     return {
         "figure": figure,
         "median": round(statistics.median(values), digits),

@@ -2,7 +2,6 @@
 (paper, 4.3 and figure 9a). These gains judge retrieval; `dare_core.retrieval` holds what is judged.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numba
 import numpy as np
 import torch
 
-from dare_core.metrics import Array, binary_mutual_information
+from dare_core.metrics import Array, binary_mutual_information, table_information
 from dare_core.samples import Samples
 
 BLOCK_BYTES = 512 * 2**20
@@ -105,17 +104,6 @@ def cells(train: Samples, test: Samples, least_samples: int, block_bytes: int = 
 
 
 @numba.njit(cache=True)
-def _information(a: float, b: float, c: float, d: float) -> float:
-    """Mutual information in bits of a table of four counts."""
-    n = a + b + c + d
-    total = 0.0
-    for joint, first, second in ((a, a + b, a + c), (b, a + b, b + d), (c, c + d, a + c), (d, c + d, b + d)):
-        if joint > 0:
-            total += joint / n * math.log2(joint * n / (first * second))
-    return total
-
-
-@numba.njit(cache=True)
 def _expected(negatives: np.ndarray, positives: np.ndarray, hits: np.ndarray, found: np.ndarray) -> None:
     """Mean information over the hypergeometric number k of positives among the hits, summed from its mode."""
     for i in range(len(hits)):
@@ -129,7 +117,7 @@ def _expected(negatives: np.ndarray, positives: np.ndarray, hits: np.ndarray, fo
             while low <= k <= high and p > 1e-16:
                 if up or k < mode:
                     weight += p
-                    total += p * _information(k, positive - k, m - k, negative - m + k)
+                    total += p * table_information(k, positive - k, m - k, negative - m + k)
                 if up:
                     p *= (m - k) * (positive - k) / ((k + 1) * (negative - m + k + 1))
                     k += 1

@@ -1,7 +1,9 @@
 """The metrics, each defined once."""
 
+import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -86,15 +88,29 @@ def resampled_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
         return np.einsum("bn,bn->b", positive, below) / total
 
 
+@numba.njit(cache=True)
+def table_information(n11: float, n10: float, n01: float, n00: float) -> float:
+    """`binary_mutual_information` of one table."""
+    a, b, c, d = float(n11), float(n10), float(n01), float(n00)
+    n, total = a + b + c + d, 0.0
+    for joint, first, second in ((a, a + b, a + c), (b, a + b, b + d), (c, c + d, a + c), (d, c + d, b + d)):
+        if joint > 0:
+            total += joint / n * math.log2(joint / first * (n / second))
+    return max(total, 0.0)
+
+
+@numba.njit(cache=True, parallel=True)
+def _informations(n11: Array, n10: Array, n01: Array, n00: Array) -> Array:
+    found = np.empty(len(n11))
+    for i in numba.prange(len(n11)):
+        found[i] = table_information(n11[i], n10[i], n01[i], n00[i])
+    return found
+
+
 def binary_mutual_information(n11: Array, n10: Array, n01: Array, n00: Array) -> Array:
     """Mutual information in bits of two binary variables from their four counts (element-wise).
 
     I = sum_xy p(x, y) log2(p(x, y) / (p(x) p(y))), with 0 log 0 = 0; 0 where there are no counts.
     """
-    joint = np.stack([n11, n10, n01, n00]).astype(np.float64)
-    total = joint.sum(0)
-    p = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
-    x1, y1 = p[0] + p[1], p[0] + p[2]
-    margins = np.stack([x1 * y1, x1 * (1 - y1), (1 - x1) * y1, (1 - x1) * (1 - y1)])
-    ratio = np.divide(p, margins, out=np.ones_like(p), where=(p > 0) & (margins > 0))
-    return np.maximum((p * np.log2(ratio)).sum(0), 0.0)
+    counts = np.broadcast_arrays(n11, n10, n01, n00)
+    return _informations(*(part.ravel() for part in counts)).reshape(counts[0].shape)

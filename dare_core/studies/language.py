@@ -61,7 +61,7 @@ class Config(ChapterConfig):
         return sorted((int(part) for part in self.sizes.split(",")), reverse=True)
 
     def run_config(self, kind: Kind, size: int, seed: int) -> LanguageRunConfig:
-        """One training run. Twenty evaluations, and a warm-up of a tenth of the iterations (100 at most)."""
+        """One training run: twenty evaluations or more, and a warm-up of a tenth of the iterations (100 at most)."""
         return LanguageRunConfig(
             model=LanguageModelConfig(kind=kind, size=size, layers=self.layers, heads=self.heads, block=self.block),
             training=LanguageTrainingConfig(
@@ -69,7 +69,7 @@ class Config(ChapterConfig):
                 batch=self.batch,
                 learning_rate=self.learning_rate,
                 warm_up=min(100, self.iterations // 10),
-                evaluate_every=max(25, self.iterations // 20),
+                evaluate_every=min(300, max(25, self.iterations // 20)),
             ),
             seed=seed,
         )
