@@ -29,6 +29,7 @@ from dare_core.claims import project_root, results_folder, write_ledger
 from dare_core.errors import InputError
 from dare_core.files import store_root
 from dare_core.studies import STUDIES
+from dare_core.studies.stored import write_stored_tables
 
 LANDING = "landing"
 MATHJAX = "tex-svg-full.js"  # named in _config.yml too
@@ -159,6 +160,7 @@ def build_book(
                 write_ledger(results, profile)  # the landing page, executed last, shows it
             _execute_line({name: merged[name] for name in line}, out / "source" / "notebooks", bar)
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
+    write_stored_tables(names, out / "source" / "results" / "stored")
     print("building the pages", flush=True)
     warnings = _jupyter_book(out)
     html = out / "_build" / "html"

@@ -119,7 +119,7 @@ def test_motion_is_that_of_the_run_and_is_stored(monkeypatch: pytest.MonkeyPatch
 
 def test_variants_are_the_eleven_of_the_published_code() -> None:
     assert len(VARIANTS) == 11 and PROJECTION in VARIANTS and not {TWIN, DARE, "TWIN-4E"} & set(VARIANTS)
-    assert len(grid(PROJECTION)) == 6 and grid(PROJECTION)[0] == Setting(0.01, "published")
+    assert len(grid(PROJECTION)) == 9 and grid(PROJECTION)[0] == Setting(0.01, "published")
     for model in (TWIN, DARE, "equalised gradients"):
         assert grid(model) == [Setting(0.01), Setting(0.003)]
     everything = projections.Config.checked({"models": "all"}).model_names

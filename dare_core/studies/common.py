@@ -1,6 +1,5 @@
 """What all studies share: their settings, their logs, and the record that the ledger reads."""
 
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator
 
-from dare_core.claims import project_root
 from dare_core.config import (
     OFFICIAL,
     ModelConfig,
@@ -21,7 +19,6 @@ from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log
 from dare_core.intervals import Interval
 from dare_core.models import model_spec
-from dare_core.present import Shown, table
 from dare_core.rules import rule_scores
 from dare_core.runs import Run, RunStore
 from dare_core.samples import Samples, training_counts
@@ -187,21 +184,3 @@ class Record(ChapterRecord):
     ) -> None:
         """Add a ledger row; its verdict follows from the rule."""
         self.judge_on(claim, quantity, interval, experiment.name, log_label(experiment), note)
-
-
-def stored_result(chapter: str) -> dict[str, Any] | None:
-    """The result of a chapter's full profile that is stored with the project (`book/stored`)."""
-    path = project_root() / "book" / "stored" / f"{chapter}.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def show_stored_table(chapter: str, name: str, what: str) -> Shown:
-    """A table of the stored full result, labelled with its seeds, date, machine and command."""
-    command = f"dare study {chapter} --profile full"
-    content = stored_result(chapter)
-    if content is None:
-        return table([], f"{what} ({command})")
-    machine = content["environment"]
-    label = f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
-    caption = f"{what}, {content['config']['seeds']} seeds, computed {label}: {command}"
-    return table(content["tables"][name], caption)

@@ -18,7 +18,8 @@ from dare_core.models import MODELS
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore
 from dare_core.studies.clusterings import KINDS, RULE, View, measure, summary_rows, value_rows
-from dare_core.studies.common import Record, StudyConfig, show_stored_table
+from dare_core.studies.common import Record, StudyConfig
+from dare_core.studies.stored import show_stored_table
 
 CONTROL = "independent"
 Weights = Mapping[str, float]

@@ -15,8 +15,8 @@ from dare_core.language_runs import LanguageStore
 from dare_core.language_training import NANOGPT, STRETCH, LanguageRunConfig, LanguageTrainingConfig
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.studies.chapter import ChapterConfig, ChapterRecord
-from dare_core.studies.common import show_stored_table, stored_result
 from dare_core.studies.language_comparison import LARGE, WITH, Comparison
+from dare_core.studies.stored import show_stored_table, stored_result
 from dare_core.texts import Text, open_text
 
 MARKERS = dict(zip(KINDS, "osD", strict=True))

@@ -15,8 +15,9 @@ from dare_core.metrics import Array
 from dare_core.models import MODELS, model_table
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore, counts_of
-from dare_core.studies.common import Experiment, Record, StudyConfig, show_stored_table
+from dare_core.studies.common import Experiment, Record, StudyConfig
 from dare_core.studies.scores import Resampled, auc_table, score_rows
+from dare_core.studies.stored import show_stored_table
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
 

@@ -7,12 +7,11 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
-from dare_core.claims import LedgerRow
 from dare_core.embeddings import FIELDS
-from dare_core.present import PALETTE, Shown, claim_box, colour, figure, style, table
-from dare_core.studies.common import show_stored_table, stored_result
+from dare_core.present import PALETTE, Shown, colour, figure, style, table
 from dare_core.studies.projection_settings import INITIALS
 from dare_core.studies.projections import BEST, PROJECTION, SHARED, TWIN, Result
+from dare_core.studies.stored import show_stored_table, stored_result
 
 Rows = Sequence[dict[str, Any]]
 CHAPTER = "projections"
@@ -82,14 +81,6 @@ def show_variants(result: Result) -> Shown:
 def show_variants_table(result: Result) -> Shown:
     """The models trained here, as a table."""
     return table(result.record.tables["variants"], "Test AUC at both settings, and the paired difference from TWIN")
-
-
-def show_stored_verdicts(result: Result) -> Shown:
-    """The claim box of the stored result: P2 needs every variant."""
-    content = stored_result(CHAPTER)
-    if content is None:
-        return table([], "Verdicts of the stored full result")
-    return claim_box(result.record.claims, [LedgerRow.model_validate(row) for row in content["rows"]])
 
 
 def show_stored_variants(result: Result) -> Shown:

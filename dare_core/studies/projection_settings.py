@@ -11,7 +11,8 @@ from typing import Any
 from dare_core.click_model import MapInitial
 from dare_core.models import model_spec
 from dare_core.runs import Run
-from dare_core.studies.common import Experiment, stored_result
+from dare_core.studies.common import Experiment
+from dare_core.studies.stored import stored_result
 
 LEARNING_RATES = (0.01, 0.003, 0.001)
 INITIALS: tuple[MapInitial, ...] = ("published", "xavier", "identity")

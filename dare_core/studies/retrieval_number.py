@@ -16,9 +16,10 @@ from dare_core.metrics import Array
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
 from dare_core.runs import Run, RunStore
-from dare_core.studies.common import Experiment, Record, show_stored_table
+from dare_core.studies.common import Experiment, Record
 from dare_core.studies.gain_settings import GainSettings
 from dare_core.studies.scores import Resampled, auc_table
+from dare_core.studies.stored import show_stored_table
 from dare_core.studies.sweeps import best_rule, minus, numbers, runs_at, samples_at
 
 CLAIMED, REFERENCE = "DARE", "TWIN"

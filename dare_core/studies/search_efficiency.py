@@ -14,8 +14,9 @@ from dare_core.intervals import RESAMPLES, Interval, difference_interval, from_r
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore
 from dare_core.search_time import SearchTime, measure
-from dare_core.studies.common import Experiment, Record, StudyConfig, show_stored_table
+from dare_core.studies.common import Experiment, Record, StudyConfig
 from dare_core.studies.scores import Resampled, auc_table
+from dare_core.studies.stored import show_stored_table
 from dare_core.studies.sweeps import best_rule, minus, numbers, runs_at
 
 CLAIMED, REFERENCE = "DARE", "TWIN"
