@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -240,6 +242,22 @@ def _stage(out: Path, results: Path, names: list[str]) -> None:
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
 
 
+@contextmanager
+def shared_cores(processes: int) -> Iterator[None]:
+    """Let kernels that start within use their share of the cores, where the caller's environment does not say more.
+
+    Threads of several kernels on the same core wait for one another, at every step of a training.
+    """
+    share = str(max(1, (os.cpu_count() or 1) // processes))
+    ours = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
 def _execute_line(line: dict[str, dict[str, Any]], folder: Path, bar: tqdm) -> None:
     """Execute chapters side by side; all of them end before the first failure is raised."""
 
@@ -250,7 +268,7 @@ def _execute_line(line: dict[str, dict[str, Any]], folder: Path, bar: tqdm) -> N
         if bar.disable:
             print(f"chapter {name}: executed in {time.monotonic() - start:.0f} s", flush=True)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+    with shared_cores(min(SIDE_BY_SIDE, len(line))), ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         futures = [pool.submit(execute, name) for name in line]
     for future in futures:
         future.result()

@@ -1,5 +1,6 @@
 """The book: what its pages may load, and failures that name the chapter."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -49,3 +50,12 @@ def test_a_folder_that_is_no_book_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a book"):
         build_book("smoke", ["data"], {}, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_kernels_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
+    with book.shared_cores(2):
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["NUMBA_NUM_THREADS"]) == ("4", "3")
+    assert "OMP_NUM_THREADS" not in os.environ and os.environ["NUMBA_NUM_THREADS"] == "3"

@@ -121,7 +121,7 @@ def test_variants_are_the_eleven_of_the_published_code() -> None:
     assert len(VARIANTS) == 11 and PROJECTION in VARIANTS and not {TWIN, DARE, "TWIN-4E"} & set(VARIANTS)
     assert len(grid(PROJECTION)) == 9 and grid(PROJECTION)[0] == Setting(0.01, "published")
     for model in (TWIN, DARE, "equalised gradients"):
-        assert grid(model) == [Setting(0.01), Setting(0.003)]
+        assert grid(model) == [Setting(0.01), Setting(0.003), Setting(0.001)]
     everything = projections.Config.checked({"models": "all"}).model_names
     assert len(everything) == 13 == len(set(everything))
 
