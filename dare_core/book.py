@@ -27,6 +27,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from dare_core.chapter_store import COLLECTING, chapter_key, recall, remember
 from dare_core.claims import project_root, results_folder, write_ledger
 from dare_core.errors import InputError
 from dare_core.files import store_root
@@ -132,8 +133,11 @@ def build_book(
     chapters: list[str] | None = None,
     parameters: dict[str, Any] | None = None,
     out: Path | None = None,
+    fresh: bool = False,
 ) -> BookResult:
     """Execute the chapters (all, or `chapters` and the landing page) and build the book of them.
+
+    A chapter that nothing has changed for is taken from its last execution (`chapter_store`), unless `fresh`.
 
     `parameters` overrides the profile's in every chapter that has a parameter of that name. Without `out`
     the book lies in `<store>/book/<profile>` and its results where `dare claims` reads the profile's; with
@@ -160,7 +164,7 @@ def build_book(
         for line in lines:
             if line == lines[-1]:
                 write_ledger(results, profile)  # the landing page, executed last, shows it
-            _execute_line({name: merged[name] for name in line}, out / "source" / "notebooks", bar)
+            _execute_line({name: merged[name] for name in line}, out / "source" / "notebooks", results, fresh, bar)
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
     write_stored_tables(names, out / "source" / "results" / "stored")
     print("building the pages", flush=True)
@@ -258,15 +262,24 @@ def shared_cores(processes: int) -> Iterator[None]:
             del os.environ[name]
 
 
-def _execute_line(line: dict[str, dict[str, Any]], folder: Path, bar: tqdm) -> None:
-    """Execute chapters side by side; all of them end before the first failure is raised."""
+def _execute_line(line: dict[str, dict[str, Any]], folder: Path, results: Path, fresh: bool, bar: tqdm) -> None:
+    """Execute chapters side by side, or take their last execution; all end before the first failure is raised."""
+    folder.mkdir(parents=True, exist_ok=True)
 
     def execute(name: str) -> None:
         start = time.monotonic()
-        _fold_code(execute_chapter(name, line[name], folder))
+        source = notebook_of(name)
+        key = chapter_key(source, line[name])
+        known = name not in COLLECTING and not fresh and recall(name, key, folder / source.name, results)
+        if not known:
+            executed = execute_chapter(name, line[name], folder)
+            _fold_code(executed)
+            if name not in COLLECTING:
+                remember(name, key, executed, results)
         bar.update()
         if bar.disable:
-            print(f"chapter {name}: executed in {time.monotonic() - start:.0f} s", flush=True)
+            done = "unchanged, taken from its last execution" if known else "executed"
+            print(f"chapter {name}: {done} in {time.monotonic() - start:.0f} s", flush=True)
 
     with shared_cores(min(SIDE_BY_SIDE, len(line))), ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         futures = [pool.submit(execute, name) for name in line]

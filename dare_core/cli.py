@@ -218,6 +218,7 @@ def book(
     chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
     parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value for every chapter that has it")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="execute chapters again that nothing has changed for")] = False,
 ) -> None:
     """Execute the chapters and build the book; prints its first page and the ledger.
 
@@ -226,7 +227,7 @@ def book(
     from dare_core.book import build_book
 
     names = [part.strip() for part in chapters.split(",") if part.strip()] or None
-    result = build_book(profile, names, parameters(parameter), out)
+    result = build_book(profile, names, parameters(parameter), out, fresh)
     say(f"first page: {result.index_html}")
     say(f"ledger:     {result.ledger}")
 
