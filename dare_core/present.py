@@ -96,14 +96,28 @@ def cell(value: Any) -> str:
 def _is_number(value: Any) -> bool:
     """A number, an interval or nothing: what stands to the right, and is not broken over lines."""
     if isinstance(value, str):
-        return not value or (value[0], value[-1]) == ("[", "]")
+        return not value or (value[0] in "[-.0123456789" and value[-1] == "]")
     return value is None or isinstance(value, int | float)
 
 
+def with_intervals(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which a number and its bounds (`X`, `X, low`, `X, high`) stand in one column, `X [95 %]`."""
+    joined: dict[str, Any] = {}
+    for column, value in line.items():
+        if f"{column}, low" in line:
+            low, high = line[f"{column}, low"], line[f"{column}, high"]
+            known = value is not None and value == value
+            joined[f"{column} [95 %]"] = f"{number(value)} [{number(low)}, {number(high)}]" if known else None
+        elif not column.endswith((", low", ", high")):
+            joined[column] = value
+    return joined
+
+
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
-    """A table from rows with the same keys; numbers to the right."""
+    """A table from rows with the same keys; numbers to the right, each with its interval (`with_intervals`)."""
     if not rows:
         return Shown(f"{caption}: nothing to show", f"<p>{html.escape(caption)}: nothing to show</p>")
+    rows = [with_intervals(row) for row in rows]
     columns = list(rows[0])
     cells = [[cell(r.get(column)) for column in columns] for r in rows]
     widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]

@@ -14,12 +14,11 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from torch import Tensor
 
 from dare_core.errors import InputError
-from dare_core.files import short_hash, store_root
+from dare_core.files import sha256_of, short_hash, store_root
 
 TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINY_ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -95,6 +94,8 @@ def plays_text() -> Text:
 
 def tiny_file() -> Path:
     """Tiny shakespeare in the store, downloaded where it is missing and verified by its checksum."""
+    import pooch  # here, because it brings a progress bar that warns in notebooks
+
     folder = store_root() / "downloads"
     try:
         return Path(pooch.retrieve(TINY_ADDRESS, f"sha256:{TINY_SHA256}", "tiny_shakespeare.txt", folder))
@@ -116,7 +117,7 @@ def open_text(text: str) -> Text:
         raise InputError(
             f"text: {text!r} is neither plays nor tiny_shakespeare nor a readable UTF-8 file ({type(error).__name__})."
         ) from error
-    tiny = pooch.file_hash(str(path)) == TINY_SHA256
+    tiny = sha256_of(path) == TINY_SHA256
     cut = int(len(whole) * TRAINING_SHARE)
     name, kind = ("tiny_shakespeare", "published text") if tiny else (path.stem, "own text")
     return Text(name, kind, whole[:cut], whole[cut:])

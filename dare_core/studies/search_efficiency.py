@@ -151,7 +151,7 @@ def score_rows(view: View, config: Config, times: dict[int, SearchTime]) -> list
                     "95 %": f"[{interval.low:.4f}, {interval.high:.4f}]",
                 }
                 lost = difference_interval(resamples[point(model, size, size)], values, draws)
-                line |= {"AUC lost": lost.estimate, "lost, low": lost.low, "lost, high": lost.high}
+                line |= {"AUC lost": lost.estimate, "AUC lost, low": lost.low, "AUC lost, high": lost.high}
                 line["search time"] = time_ratio(times[searched], times[size]).estimate
                 rows.append(line)
     return rows
@@ -171,8 +171,8 @@ def time_rows(times: dict[int, SearchTime], whole: int) -> list[dict[str, Any]]:
                 "search over reading": float(np.median(time.searching / time.reading)),
                 "normalised complexity": searched / whole,
                 "normalised time": ratio.estimate,
-                "time, low": ratio.low,
-                "time, high": ratio.high,
+                "normalised time, low": ratio.low,
+                "normalised time, high": ratio.high,
             }
         )
     return rows
@@ -244,7 +244,7 @@ def show_trade(result: Result) -> Shown:
             rows = _rows_of(result, view, model)
             saved = [100 * (1 - r["search time"]) + shift for r in rows]
             lost = np.array([r["AUC lost"] for r in rows])
-            spread = [lost - [r["lost, low"] for r in rows], [r["lost, high"] for r in rows] - lost]
+            spread = [lost - [r["AUC lost, low"] for r in rows], [r["AUC lost, high"] for r in rows] - lost]
             axis.errorbar(saved, lost, spread, fmt=mark, color=colour(model), label=model, capsize=3)
             for row in rows[1:]:
                 time = 100 * (1 - row["search time"])
