@@ -10,7 +10,7 @@ book: env
 # Notebooks start from an empty store: a full one would be tested instead of the code. The book then reuses runs.
 test: env
 	@echo "== 1/4 ruff"
-	$(BIN)/ruff check dare_core tests benchmarks notebooks/*.py
+	$(BIN)/ruff check dare_core tests benchmarks book notebooks/*.py
 	@echo "== 2/4 unit tests"
 	$(BIN)/python -m pytest
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export DARE_STORE="$$store"; \
@@ -41,7 +41,7 @@ lock: env
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 lint: env
-	$(BIN)/ruff check dare_core tests benchmarks notebooks/*.py
+	$(BIN)/ruff check dare_core tests benchmarks book notebooks/*.py
 	$(BIN)/mypy dare_core
 
 clean:

@@ -1,10 +1,9 @@
 """Results that are stored with the project: what is beyond the budget of a rebuild, and what rests on logs that the
 project must not contain. `book/stored/CHAPTER.json` is of the full profile, `book/stored/further/LOG/CHAPTER.json` of
-a further log; `python -m dare_core.studies.stored` keeps a finished result there.
+a further log; `book/keep.py` puts a finished result there.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +99,3 @@ def keep(path: Path, log: str = "") -> Path:
     place = stored_folder() / (f"further/{log}" if log else "") / path.name
     write_json(place, content)
     return place
-
-
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:  # FILE, or LOG=FILE
-        name, _, file = argument.rpartition("=")
-        print(keep(Path(file), name))
