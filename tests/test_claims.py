@@ -80,7 +80,8 @@ def test_ledger_joins_claims_and_measurements(tmp_path: Path) -> None:
     rows = ledger(tmp_path, "smoke")
     assert [r for r in rows if r.claim == "G1" and r.quantity == quantity] == [measured]
     assert {r.claim for r in rows} >= set(IDS)
-    assert {r.verdict for r in rows if r.claim == "P1"} == {"not studied yet"}
+    assert {r.profile for r in rows if r.claim == "P1"} == {"full"}, "stored results stand beside the profile's own"
+    assert {r.verdict for r in ledger(tmp_path, "full") if r.claim == "P1"} == {"not studied yet"}
     assert {r.verdict for r in rows if r.claim == "T1"} == {"cannot be tested here"}
     written = json.loads(write_ledger(tmp_path, "smoke").read_text())
     fields = {"claim", "log", "profile", "paper", "ours", "low", "high", "seeds", "verdict", "quantity"}
