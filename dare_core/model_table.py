@@ -20,8 +20,9 @@ from dare_core.embeddings import (
     three_tables,
 )
 from dare_core.hashing import Hamming, SignatureBuckets
+from dare_core.learned_score import LearnedScore
 from dare_core.maps import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
-from dare_core.search import LearnedScore, OwnTables, SameCategory, ScaledDotProduct, TopK
+from dare_core.search import OwnTables, SameCategory, ScaledDotProduct, TopK
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dare_core.click_model import ClickModel, Form
 from dare_core.embeddings import FIELDS, Counts, EmbeddingScheme, Role, shared_tables
 from dare_core.errors import InputError
+from dare_core.learned_score import LearnedScore
 from dare_core.maps import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
 from dare_core.official_config import (
     ASSIGNMENTS,
@@ -23,7 +24,7 @@ from dare_core.official_config import (
     OfficialConfig,
     official_config,
 )
-from dare_core.search import LearnedScore, SameCategory, ScaledDotProduct, SplitFromTheEnd, TopK
+from dare_core.search import SameCategory, ScaledDotProduct, SplitFromTheEnd, TopK
 
 PARTS = (
     ("main_mlp.", "main_head."),

@@ -10,9 +10,10 @@ from torch import Tensor
 from dare_core.click_model import ClickModel
 from dare_core.embeddings import Batch
 from dare_core.gains import GainRule, judged_gains
+from dare_core.learned_score import LearnedScore
 from dare_core.metrics import Array
 from dare_core.samples import Samples
-from dare_core.search import Found, LearnedScore
+from dare_core.search import Found
 
 HISTORIES = 512
 NOBODY = -1

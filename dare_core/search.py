@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dare_core.embeddings import Batch, Rows, Tables
 from dare_core.maps import concatenated
-from dare_core.prelu import PReLU
 from dare_core.selection import PADDING_SCORE, attend, inner_products, keep_best
 
 Score = Callable[[Rows, Rows], Tensor]
@@ -64,33 +63,6 @@ class SplitFromTheEnd(nn.Module):
         first = q.shape[-1] if self.position_twice else max(q.shape[-1] - self.last, 0)
         content = q[..., :first] @ k[..., :first, :] / math.sqrt(first)
         return content + q[..., -self.last :] @ k[..., -self.last :, :] / math.sqrt(self.last)
-
-
-class LearnedScore(nn.Module):
-    """DIN's score: an MLP of [q, k, q - k, q * k] -> 36 -> 1, divided by the width of q (DIN, 2018).
-
-    The first layer is linear in k for a given q, so that every pair's hidden units come out of one product of
-    the behaviours with a matrix made of the target.
-    """
-
-    def __init__(self, width: int, hidden: int = 36) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(4 * width, hidden)
-        self.activation = PReLU()
-        self.out = nn.Linear(hidden, 1)
-
-    def forward(self, target: Rows, behaviour: Rows) -> Tensor:
-        """Scores (H, C, N); item and category only."""
-        q = torch.cat([target["item"], target["category"]], -1)  # (H, C, D)
-        k = torch.cat([behaviour["item"], behaviour["category"]], -1)  # (H, N, D)
-        of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, 1)  # (36, D) each
-        by_target = (q @ (of_q + of_difference).T + self.hidden.bias).flatten(1, 2)  # (H, C * 36)
-        # What is k's own rides along in the product of the pair: the largest tensor is made once.
-        weights = (q.unsqueeze(2) * of_product + (of_k - of_difference)).flatten(1, 2)  # (H, C * 36, D)
-        hidden = torch.baddbmm(by_target.unsqueeze(1), k, weights.transpose(1, 2))  # (H, N, C * 36)
-        hidden = self.activation(hidden).unflatten(2, (q.shape[1], -1))
-        scores = self.out(hidden).squeeze(-1) / q.shape[-1]  # (H, N, C)
-        return scores.transpose(1, 2)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from dare_core import learned_score
 from dare_core.click_model import PReLU
 from dare_core.lookup import lookup
 from dare_core.selection import PADDING_SCORE, attend, inner_products, keep_best
@@ -63,6 +64,31 @@ def test_gradients_of_the_products_and_of_prelu() -> None:
         results.append((out.detach(), values.grad, layer.weight.grad))
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, atol=1e-14)
+
+
+@pytest.mark.parametrize("block", [1, 100, 10**6])
+def test_the_learned_score_in_blocks_is_the_learned_score(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Against an MLP of the four vectors of each pair, gradients included; blocks of one history, some, all."""
+    monkeypatch.setattr(learned_score, "BLOCK", block)
+    score = learned_score.LearnedScore(4, hidden=6).double()
+    results = []
+    for ours in (True, False):
+        own = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(5)}
+        target, behaviour = (
+            {field: torch.randn(5, n, 2, **own).requires_grad_() for field in ("item", "category")} for n in (3, 7)
+        )
+        upstream = torch.randn(5, 3, 7, **own)
+        if ours:
+            scores = score(target, behaviour)
+        else:
+            q, k = (torch.cat(list(rows.values()), -1) for rows in (target, behaviour))
+            q, k = torch.broadcast_tensors(q.unsqueeze(2), k.unsqueeze(1))
+            hidden = nn.functional.prelu(score.hidden(torch.cat([q, k, q - k, q * k], -1)), score.activation.weight)
+            scores = score.out(hidden).squeeze(-1) / 4
+        leaves = [*target.values(), *behaviour.values(), *score.parameters()]
+        results.append([scores, *torch.autograd.grad((scores * upstream).sum(), leaves)])
+    assert all(torch.allclose(a, b, atol=1e-14) for a, b in zip(*results, strict=True))
+    assert all(part.abs().max() > 1e-3 for part in results[0])
 
 
 def test_nothing_depends_on_the_number_of_threads() -> None:
