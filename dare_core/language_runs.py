@@ -20,7 +20,7 @@ from dare_core.language_training import Evaluation, LanguageRunConfig, train_lan
 from dare_core.runs import environment
 from dare_core.texts import Text
 
-LANGUAGE_VERSION = 1
+LANGUAGE_VERSION = 2
 """Raised whenever the code computes something else from the same configuration: old runs are not reused."""
 LOSSES = "losses.safetensors"
 

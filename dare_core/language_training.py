@@ -30,7 +30,7 @@ FLAT = 0.005
 """A validation loss is flat when its best of `PATIENCE` evaluations is less than this (nats a character) below the
 best of as many before."""
 DECAY_SHARE = 0.2
-"""Share of the most iterations allowed that the final decay takes, always in full."""
+"""Share of a training's iterations that its final decay takes, always in full."""
 
 
 class LanguageTrainingConfig(Strict):
@@ -58,9 +58,9 @@ class LanguageTrainingConfig(Strict):
         return self
 
     @property
-    def decay(self) -> int:
-        """Iterations of the final decay."""
-        return max(1, round(DECAY_SHARE * self.iterations))
+    def constant_at_most(self) -> int:
+        """Iterations at the constant rate where the loss does not become flat."""
+        return self.iterations - max(1, round(DECAY_SHARE * self.iterations))
 
 
 class LanguageRunConfig(Strict):
@@ -111,18 +111,18 @@ class LanguageTrained:
     model: LanguageModel = field(repr=False)
 
 
-def rate_at(step: int, config: LanguageTrainingConfig, decay_from: int | None) -> float:
-    """Learning rate of an iteration (counted from 0); `decay_from` is where the final decay begins, if it is known."""
+def rate_at(step: int, config: LanguageTrainingConfig, decay_from: int, end: int) -> float:
+    """Learning rate of an iteration (counted from 0); the final decay goes from `decay_from` to `end`."""
     low = config.last_rate
     if step < config.warm_up:
         share = (step + 1) / (config.warm_up + 1)
     elif config.schedule == "cosine":
-        done = (step - config.warm_up) / (config.iterations - config.warm_up)
+        done = (step - config.warm_up) / (end - config.warm_up)
         share = low + (1 - low) * (1 + math.cos(math.pi * done)) / 2
-    elif decay_from is None or step < decay_from:
+    elif step < decay_from:
         share = 1.0
     else:
-        share = 1 - (1 - low) * (step - decay_from + 1) / config.decay
+        share = 1 - (1 - low) * (step - decay_from + 1) / (end - decay_from)
     return config.learning_rate * share
 
 
@@ -202,9 +202,8 @@ def train_language(
     offsets = torch.arange(block + 1)
 
     history: list[Evaluation] = []
-    decay_from = settings.iterations - settings.decay if settings.schedule == "until flat" else None
-    end = settings.iterations
-    flat: bool | None = None if decay_from is None else False
+    decay_from, end = settings.constant_at_most, settings.iterations
+    flat: bool | None = False if settings.schedule == "until flat" else None
     loss_sum, loss_steps, step = torch.zeros((), device=device), 0, 0
     started = time.perf_counter()
     bar = tqdm(
@@ -212,7 +211,7 @@ def train_language(
     )
     with bar:
         while step < end:
-            rate = rate_at(step, settings, decay_from)
+            rate = rate_at(step, settings, decay_from, end)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             starts = torch.randint(len(codes) - block, (settings.batch, 1), generator=generator)
@@ -236,9 +235,9 @@ def train_language(
                 history.append(Evaluation(step, rate, train_loss, watched))
                 loss_sum, loss_steps = torch.zeros((), device=device), 0
                 bar.set_postfix(validation=f"{watched:.3f}")
-                constant = decay_from is not None and step <= decay_from
-                if constant and not flat and is_flat([line.validation_loss for line in history]):
-                    flat, decay_from, end = True, step, step + settings.decay
+                if flat is False and step <= decay_from and is_flat([line.validation_loss for line in history]):
+                    flat, decay_from = True, step
+                    end = step + max(1, round(step * DECAY_SHARE / (1 - DECAY_SHARE)))
                     bar.total = end
     seconds = time.perf_counter() - started
     return LanguageTrained(history, evaluate(model, windows), flat, seconds, model)
