@@ -13,9 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,12 +28,12 @@ from dare_core.chapter_store import COLLECTING, chapter_key, recall, remember
 from dare_core.claims import project_root, results_folder, write_ledger
 from dare_core.errors import InputError
 from dare_core.files import store_root
+from dare_core.schedule import run_in_order
 from dare_core.studies import STUDIES
 from dare_core.studies.stored import write_stored_tables
 
 LANDING = "landing"
 MATHJAX = "tex-svg-full.js"  # named in _config.yml too
-SIDE_BY_SIDE = 2  # chapters at a time: the budget is for two cores
 
 
 @dataclass(frozen=True)
@@ -151,8 +148,8 @@ def build_book(
         raise InputError(f"{out} holds something that is not a book: choose a new or empty folder")
     placed = {"results": str(results)} if out else {}  # as typed: the executed notebooks show it
     out = (out or store_root() / "book" / profile).resolve()
-    lines = _lines(chapters)
-    names = [name for line in lines for name in line]
+    order = _order(chapters)
+    names = list(order)
     _check_known(names, parameters or {})
     merged = {}
     for name in names:
@@ -160,11 +157,16 @@ def build_book(
         given = {key: value for key, value in (parameters or {}).items() if key in fields}
         merged[name] = chapter_parameters(name, profile, {**given, **placed})
     _stage(out, results, names)
+    folder = out / "source" / "notebooks"
+    folder.mkdir()
     with tqdm(total=len(names), unit="chapter", disable=None) as bar:
-        for line in lines:
-            if line == lines[-1]:
-                write_ledger(results, profile)  # the landing page, executed last, shows it
-            _execute_line({name: merged[name] for name in line}, out / "source" / "notebooks", results, fresh, bar)
+
+        def execute(name: str) -> None:
+            _execute(name, merged[name], folder, results, fresh, bar)
+
+        run_in_order({name: after for name, after in order.items() if name not in COLLECTING}, execute)
+        write_ledger(results, profile)  # the landing page shows it
+        run_in_order({name: [] for name in COLLECTING if name in order}, execute)
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
     write_stored_tables(names, out / "source" / "results" / "stored")
     print("building the pages", flush=True)
@@ -206,13 +208,12 @@ def _study_of(file: str) -> str:
     return Path(file).name.split("_", 1)[1]
 
 
-def _lines(chapters: list[str] | None) -> list[list[str]]:
-    """The chosen chapters and the landing page in order of execution; those of a line run side by side."""
+def _order(chapters: list[str] | None) -> dict[str, list[str]]:
+    """The chosen chapters and the landing page in order of execution, each with those that it comes after."""
     for name in chapters or []:
         notebook_of(name)
     chosen = {*(chapters or chapter_names()), LANDING}
-    lines = [[name for name in line if name in chosen] for line in read_plan("profiles.yml")["order"]]
-    return [line for line in lines if line]
+    return {name: after for name, after in read_plan("profiles.yml")["order"].items() if name in chosen}
 
 
 def _check_known(names: list[str], parameters: dict[str, Any]) -> None:
@@ -246,45 +247,21 @@ def _stage(out: Path, results: Path, names: list[str]) -> None:
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
 
 
-@contextmanager
-def shared_cores(processes: int) -> Iterator[None]:
-    """Let kernels that start within use their share of the cores, where the caller's environment does not say more.
-
-    Threads of several kernels on the same core wait for one another, at every step of a training.
-    """
-    share = str(max(1, (os.cpu_count() or 1) // processes))
-    ours = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            del os.environ[name]
-
-
-def _execute_line(line: dict[str, dict[str, Any]], folder: Path, results: Path, fresh: bool, bar: tqdm) -> None:
-    """Execute chapters side by side, or take their last execution; all end before the first failure is raised."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def execute(name: str) -> None:
-        start = time.monotonic()
-        source = notebook_of(name)
-        key = chapter_key(source, line[name])
-        known = name not in COLLECTING and not fresh and recall(name, key, folder / source.name, results)
-        if not known:
-            executed = execute_chapter(name, line[name], folder)
-            _fold_code(executed)
-            if name not in COLLECTING:
-                remember(name, key, executed, results)
-        bar.update()
-        if bar.disable:
-            done = "unchanged, taken from its last execution" if known else "executed"
-            print(f"chapter {name}: {done} in {time.monotonic() - start:.0f} s", flush=True)
-
-    with shared_cores(min(SIDE_BY_SIDE, len(line))), ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        futures = [pool.submit(execute, name) for name in line]
-    for future in futures:
-        future.result()
+def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path, fresh: bool, bar: tqdm) -> None:
+    """Execute a chapter, or take its last execution."""
+    start = time.monotonic()
+    source = notebook_of(name)
+    key = chapter_key(source, parameters)
+    known = name not in COLLECTING and not fresh and recall(name, key, folder / source.name, results)
+    if not known:
+        executed = execute_chapter(name, parameters, folder)
+        _fold_code(executed)
+        if name not in COLLECTING:
+            remember(name, key, executed, results)
+    bar.update()
+    if bar.disable:
+        done = "unchanged, taken from its last execution" if known else "executed"
+        print(f"chapter {name}: {done} in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _fold_code(path: Path) -> None:

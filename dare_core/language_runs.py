@@ -18,6 +18,7 @@ from dare_core.files import atomic_folder, canonical_json, sha256_of, short_hash
 from dare_core.language import parameter_counts
 from dare_core.language_training import Evaluation, LanguageRunConfig, train_language
 from dare_core.runs import environment
+from dare_core.schedule import computing
 from dare_core.texts import Text
 
 LANGUAGE_VERSION = 2
@@ -88,7 +89,8 @@ class LanguageStore:
             else:
                 self.reused += 1
                 return run
-        trained = train_language(config, text, device, self.progress)
+        with computing():
+            trained = train_language(config, text, device, self.progress)
         with atomic_folder(folder) as temporary:
             save_file({"losses": trained.losses}, temporary / LOSSES)
             write_json(

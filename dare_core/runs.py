@@ -28,6 +28,7 @@ from dare_core.files import atomic_folder, canonical_json, sha256_of, short_hash
 from dare_core.gradients import GradientRecord
 from dare_core.models import ClickModel, build_model
 from dare_core.samples import Samples, make_samples
+from dare_core.schedule import computing
 from dare_core.training import Validation, seeds_of, train
 
 RESULTS_VERSION = 2
@@ -123,13 +124,14 @@ class RunStore:
                 return run
         splits = self.samples(config)
         counts = counts_of(log, config.samples)
-        trained = train(
-            config,
-            splits,
-            lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
-            self.progress,
-            self.device,
-        )
+        with computing():
+            trained = train(
+                config,
+                splits,
+                lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
+                self.progress,
+                self.device,
+            )
         arrays = {
             "validation_probability": trained.validation_probability,
             "test_probability": trained.test_probability,

@@ -1,6 +1,5 @@
 """The book: what its pages may load, and failures that name the chapter."""
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -8,6 +7,7 @@ import pytest
 
 from dare_core import book
 from dare_core.book import build_book, chapter_names, execute_chapter, external_resources, read_plan
+from dare_core.chapter_store import COLLECTING
 from dare_core.errors import InputError
 
 
@@ -30,9 +30,9 @@ def test_pages_that_load_from_the_network_are_found(tmp_path: Path) -> None:
 
 
 def test_every_chapter_has_a_place_in_the_order_of_execution() -> None:
-    order = [name for line in read_plan("profiles.yml")["order"] for name in line]
-    assert sorted(order) == sorted(chapter_names())
-    assert "landing" in read_plan("profiles.yml")["order"][-1]
+    order = read_plan("profiles.yml")["order"]
+    assert sorted(order) == sorted(chapter_names()) and {name for after in order.values() for name in after} <= {*order}
+    assert not {*COLLECTING}.intersection(*order.values()) and {*COLLECTING} <= {*order}
 
 
 def test_a_failing_cell_names_the_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,12 +50,3 @@ def test_a_folder_that_is_no_book_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a book"):
         build_book("smoke", ["data"], {}, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def test_kernels_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book.os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
-    with book.shared_cores(2):
-        assert (os.environ["OMP_NUM_THREADS"], os.environ["NUMBA_NUM_THREADS"]) == ("4", "3")
-    assert "OMP_NUM_THREADS" not in os.environ and os.environ["NUMBA_NUM_THREADS"] == "3"

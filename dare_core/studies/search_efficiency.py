@@ -13,6 +13,7 @@ from dare_core.errors import InputError
 from dare_core.intervals import RESAMPLES, Interval, difference_interval, from_resamples, holm, mean_interval
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore
+from dare_core.schedule import measuring
 from dare_core.search_time import SearchTime, measure
 from dare_core.studies.common import Experiment, Record, StudyConfig
 from dare_core.studies.scores import Resampled, auc_table
@@ -182,7 +183,8 @@ def run(config: Config) -> Result:
     """Time the searches, train every size on every log, and judge E1."""
     record = Record("search_efficiency", config, RunStore())
     wanted = sorted({k for size in config.sizes for k in (size, *config.attention_sizes(size).values())}, reverse=True)
-    times = {t.size: t for t in measure(config.search_length, wanted, config.search_rounds, top_k=config.top_k)}
+    with measuring():
+        times = {t.size: t for t in measure(config.search_length, wanted, config.search_rounds, top_k=config.top_k)}
     views = []
     scores: list[dict[str, Any]] = []
     for name in config.log_names:
