@@ -330,6 +330,15 @@ def test_where_no_target_is_left_a3_cannot_be_tested() -> None:
     assert attention_figures.show_ndcg(result).text.count("true relevance") == 1
 
 
+@pytest.mark.parametrize("log", ["generated", "independent"])
+def test_everything_can_be_shown_where_no_target_is_judged(log: str) -> None:
+    """By the published thresholds a log may be too small; *independent* has no true relevance either."""
+    config = attention.Config.checked({**QUICK, "logs": log, "most_thin": 0, "least_cell": 10**6, "seeds": 1})
+    result = attention.run(config)
+    for name in ("maps", "closeness", "ndcg", "retrieval", "kept", "cases", "priors"):
+        assert getattr(attention_figures, f"show_{name}")(result).text
+
+
 def test_true_relevance_ranks_its_own_world_best() -> None:
     config = StudyConfig.checked(QUICK)
     store = RunStore(progress=False)

@@ -16,8 +16,8 @@ from dare_core.studies.common import Experiment, StudyConfig, resolve_log
 
 SHARED = ("DARE", "TWIN")
 """Models whose attention reads target and behaviour from one table."""
-SINGLE = 7
-"""How many times more users a world has where each gives one training target."""
+MORE = 7
+"""How many times more users the larger worlds of the slope have."""
 DIPS = 18
 """Earlier targets that stand in the history of a user's last training target: 19 targets, as published."""
 INDEPENDENT = (*SHARED, "DIN", "TWIN-4E")
@@ -99,9 +99,7 @@ def spacing_dip(model: ClickModel, length: int, spacing: int) -> float:
     return float((score[at] - (score[at - 1] + score[at + 1]) / 2).mean())
 
 
-def slope_rows(
-    config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore, protocol: str = ""
-) -> list[dict[str, Any]]:
+def slope_rows(config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
     """Slope of DARE's score on ln(position): around 0 on *no_decay*, below 0 on the default world; and on
     *no_decay* its score where earlier targets stand (`spacing_dip`)."""
     models = []
@@ -109,13 +107,13 @@ def slope_rows(
         world = world_experiment(config, kind, number, users, store)
         models.append(store.get(world.run_config("DARE", number)).model(world.log))
     slopes = [position_slope(model, config.history) for model in models]
-    name = f"slope of DARE's score on ln(position){protocol}"
+    name, world = "slope of DARE's score on ln(position)", f"{kind}, {users:,} users"
     if kind != "no_decay":
-        return [line(name, kind, slopes, "below 0", below_zero)]
+        return [line(name, world, slopes, "below 0", below_zero)]
     dips = [spacing_dip(model, config.history, config.spacing) for model in models]
     return [
-        line(name, kind, slopes, "contains 0", around_zero),
-        line(f"DARE's score where earlier targets stand{protocol}", kind, dips, "contains 0", around_zero),
+        line(name, world, slopes, "contains 0", around_zero),
+        line("DARE's score where earlier targets stand", world, dips, "contains 0", around_zero),
     ]
 
 
@@ -144,16 +142,12 @@ def independent_rows(config: StudyConfig, worlds: int, users: int, store: RunSto
 def control_rows(config: StudyConfig, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
     """The table of controls, over several worlds of each kind (at least 2), each trained with its own seed.
 
-    Slopes are given twice: under the published protocol, in which a user's training targets stand in one
-    another's histories, so that a position does tell something; and with one training target a user, and so
-    many more users, where no two targets share a history.
+    Slopes are given for two numbers of users: a model learns a few hundred users' histories by heart, those of a
+    user's training targets overlap, and so positions come to differ a little where the world knows no difference.
     """
-    single = config.model_copy(update={"targets": 1})
     return [
-        *slope_rows(config, "generated", worlds, users, store),
-        *slope_rows(config, "no_decay", worlds, users, store),
-        *slope_rows(single, "generated", worlds, SINGLE * users, store, ", one target a user"),
-        *slope_rows(single, "no_decay", worlds, SINGLE * users, store, ", one target a user"),
+        *(row for kind in ("generated", "no_decay") for row in slope_rows(config, kind, worlds, users, store)),
+        *(row for kind in ("generated", "no_decay") for row in slope_rows(config, kind, worlds, MORE * users, store)),
         *independent_rows(config, worlds, users, store),
     ]
 

@@ -16,6 +16,7 @@ from dare_core.studies.stored import show_stored_table
 LINES = dict(zip(RULES, ("--", "-.", ":"), strict=True))
 DRAWN = ("DARE", "TWIN", "DIN", "TWIN-4E")
 """Models that the figures draw; the tables hold all."""
+NOT_JUDGED = "NDCG of retrieval (no target category passes least_samples, least_cell and most_thin)"
 GAINS = {"information": "mutual information", "true relevance": "true relevance"}
 
 
@@ -69,6 +70,8 @@ def show_maps(result: Result) -> Shown:
 
 def show_ndcg(result: Result) -> Shown:
     """Figure 9a: NDCG of retrieval at k = 1..K, by mutual information and by true relevance where it is known."""
+    if not result.record.tables["curves"]:
+        return table([], NOT_JUDGED)
     style()
     data = frame(result, "curves").filter(pl.col("gain").is_in(list(GAINS)))
     panels = data.select("log", "gain").unique(maintain_order=True).rows()
