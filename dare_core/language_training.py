@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from dare_core.config import Strict
 from dare_core.errors import InputError
 from dare_core.language import LanguageModel, LanguageModelConfig
+from dare_core.schedule import one_thread
 from dare_core.texts import Text
 
 STRETCH = 1_024
@@ -168,20 +167,7 @@ def make_optimizer(model: LanguageModel, config: LanguageTrainingConfig) -> torc
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.second_beta), fused=True)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch within: a second one waits for these small matrices more than it works on them (measured
-    beside other work on two cores, size 8 took fifty times the processor time), and sums do not depend on how
-    many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@one_thread()
+@one_thread()  # a second one waits for these small matrices more than it works on them
 def train_language(
     config: LanguageRunConfig, text: Text, device: str = "cpu", progress: bool = True
 ) -> LanguageTrained:

@@ -9,6 +9,7 @@ from torch.nn.functional import leaky_relu
 
 from dare_core.embeddings import Rows
 from dare_core.prelu import PReLU
+from dare_core.schedule import one_thread
 
 BLOCK = 2**17
 """Hidden units at a time: half a MiB in float32."""
@@ -27,6 +28,7 @@ class _InBlocks(torch.autograd.Function):
     """
 
     @staticmethod
+    @one_thread()
     def forward(ctx: Any, k: Tensor, weights: Tensor, by_target: Tensor, slope: Tensor, out: Tensor) -> Tensor:
         ctx.save_for_backward(k, weights, by_target, slope, out)
         candidates = by_target.shape[1] // len(out)
@@ -38,6 +40,7 @@ class _InBlocks(torch.autograd.Function):
         return scores
 
     @staticmethod
+    @one_thread()
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         k, weights, by_target, slope, out = ctx.saved_tensors
         gradient = gradient.contiguous()

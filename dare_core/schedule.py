@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+import torch
 from filelock import ReadWriteLock
 
 from dare_core.files import store_root
@@ -60,6 +61,19 @@ def shared_cores(processes: int) -> Iterator[None]:
     finally:
         for name in ours:
             del os.environ[name]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch within, for many small operations: several would wait for one another at each (measured
+    beside other work on two cores, a small training took fifty times the processor time). Sums do not depend on how
+    many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _lock() -> ReadWriteLock:

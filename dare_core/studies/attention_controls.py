@@ -107,13 +107,13 @@ def slope_rows(config: StudyConfig, kind: str, worlds: int, users: int, store: R
         world = world_experiment(config, kind, number, users, store)
         models.append(store.get(world.run_config("DARE", number)).model(world.log))
     slopes = [position_slope(model, config.history) for model in models]
-    name, world = "slope of DARE's score on ln(position)", f"{kind}, {users:,} users"
+    name, drawn = "slope of DARE's score on ln(position)", f"{kind}, {users:,} users"
     if kind != "no_decay":
-        return [line(name, world, slopes, "below 0", below_zero)]
+        return [line(name, drawn, slopes, "below 0", below_zero)]
     dips = [spacing_dip(model, config.history, config.spacing) for model in models]
     return [
-        line(name, world, slopes, "contains 0", around_zero),
-        line("DARE's score where earlier targets stand", world, dips, "contains 0", around_zero),
+        line(name, drawn, slopes, "contains 0", around_zero),
+        line("DARE's score where earlier targets stand", drawn, dips, "contains 0", around_zero),
     ]
 
 
