@@ -236,6 +236,7 @@ def draw_curves(rows: Rows, what: str) -> Shown:
                 ends.append(own[-1]["validation loss"])
             parts.append(f"size {size}, {kind}: {np.mean(ends):.3f} at the end")
         axis.set(title=f"size {size}", xlabel="iteration")
+        axis.locator_params(axis="x", nbins=3)
     for line in axes:
         line[0].set_ylabel("validation loss")
     axes[0, 0].legend(fontsize=8)
