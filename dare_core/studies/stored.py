@@ -16,7 +16,7 @@ from dare_core.present import Shown, claim_box, table
 
 KEPT = {
     "overall": ("scores",),
-    "projections": ("variants", "search", "cost"),
+    "projections": ("variants", "search", "cost", "budget"),
     "language": ("losses", "gaps", "shape", "curves", "nanogpt"),
     "attention": ("retrieval", "closeness", "controls"),
     "discriminability": ("summary", "differences"),
