@@ -151,7 +151,7 @@ def step_down(intervals: Mapping[str, Callable[[float], Interval]]) -> dict[str,
         found[name] = intervals[name](1 - (1 - LEVEL) / left)
         if not found[name].low <= 0 <= found[name].high:
             left -= 1
-    return found
+    return {name: found[name] for name in intervals}  # as given: near ties would come in any order
 
 
 def holm(pairs: Mapping[str, tuple[Resamples, Resamples]], draws: Draws) -> dict[str, Interval]:
