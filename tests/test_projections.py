@@ -160,7 +160,7 @@ def resampled(aucs: dict[str, float], seeds: int = 3, resamples: int = 200) -> t
     return made, Draws.make(20, seeds, resamples)
 
 
-def judged(best_variant: float, projection: float = 0.70, models: str = "all") -> dict[str, Any]:
+def judged(best_variant: float, projection: float = 0.70, models: str = "all", searched: bool = True) -> dict[str, Any]:
     world = experiment(models=models)
     record = Record("projections", world.config, world.store)
     aucs = {}
@@ -169,7 +169,7 @@ def judged(best_variant: float, projection: float = 0.70, models: str = "all") -
         aucs |= {f"{at} {TWIN}": 0.80, f"{at} {DARE}": 0.9, f"{at} {PROJECTION}": projection}
     aucs[f"{BEST} equalised gradients"] = best_variant
     settings = {(at, model): Setting(0.01) for at in (SHARED, BEST) for model in world.config.model_names}
-    projections.judge(record, world, settings, *resampled(aucs))
+    projections.judge(record, world, settings, *resampled(aucs), searched)
     return {row.quantity: row for row in record.rows}
 
 
@@ -187,6 +187,10 @@ def test_claims_are_judged_by_hand() -> None:
     assert worse["twin_minus_projection"].ours == pytest.approx(-0.01)
     assert worse["twin_minus_projection"].verdict == "does not hold"
     assert worse["best_variant_minus_twin"].verdict == "does not hold"
+    unsearched = judged(0.82, searched=False)
+    assert unsearched["twin_minus_projection"].verdict == judged(0.82)["twin_minus_projection"].verdict
+    for quantity in ("twin_minus_projection_best", "best_variant_minus_twin_best"):
+        assert unsearched[quantity].verdict == "cannot be tested here"
     some = judged(0.82, models=f"{DARE},{TWIN},{PROJECTION}")
     assert set(some) == {"twin_minus_projection", "twin_minus_projection_best"}  # P2 is about all variants
 

@@ -94,14 +94,25 @@ def variant_rows(
 
 
 def judge(
-    record: Record, experiment: Experiment, settings: Settings, resamples: Mapping[str, Resamples], draws: Draws
+    record: Record,
+    experiment: Experiment,
+    settings: Settings,
+    resamples: Mapping[str, Resamples],
+    draws: Draws,
+    searched: bool,
 ) -> None:
-    """Add the ledger rows of P1, and of P2 where every variant was trained."""
+    """Add the ledger rows of P1, and of P2 where every variant was trained.
+
+    Where no search was made on the log, its best setting is not known, and what is claimed of it not judged.
+    """
+    unknown = "no search on this log (search=True)"
     size = size_note(record.config)
     for at, suffix in ((SHARED, ""), (BEST, "_best")):
         difference = difference_interval(resamples[f"{at} {TWIN}"], resamples[f"{at} {PROJECTION}"], draws)
         where = "; ".join(settings[at, model].describe(model) for model in (TWIN, PROJECTION))
-        record.judge("P1", f"twin_minus_projection{suffix}", difference, experiment, f"{where}{size}")
+        known = at == SHARED or searched
+        note = f"{where}{size}" if known else unknown
+        record.judge("P1", f"twin_minus_projection{suffix}", difference if known else None, experiment, note)
     if not set(VARIANTS) <= set(record.config.model_names):
         return
     for at, suffix in ((SHARED, ""), (BEST, "_best")):
@@ -109,7 +120,14 @@ def judge(
         difference = difference_interval(best, resamples[f"{at} {TWIN}"], draws)
         first = max(VARIANTS, key=lambda model: float(resamples[f"{at} {model}"][0].mean()))
         note = f"best of {len(VARIANTS)} chosen anew in each resample; over all users: {first}{size}"
-        record.judge("P2", f"best_variant_minus_twin{suffix}", difference, experiment, note)
+        known = at == SHARED or searched
+        record.judge(
+            "P2",
+            f"best_variant_minus_twin{suffix}",
+            difference if known else None,
+            experiment,
+            note if known else unknown,
+        )
 
 
 def budget_rows(
@@ -186,7 +204,8 @@ def run(config: Config) -> Result:
         experiment = record.use(name)
         experiments.append(experiment)
         lines = [line for m in config.model_names for line in search(experiment, m)] if config.search else None
-        settings = settings_of(experiment, stored_search() if lines is None else lines)
+        tried = stored_search() if lines is None else lines
+        settings = settings_of(experiment, tried)
         runs = {
             (at, model): [run_of(experiment, model, setting, seed) for seed in experiment.seeds]
             for (at, model), setting in settings.items()
@@ -204,7 +223,7 @@ def run(config: Config) -> Result:
         resamples, draws = auc_table(
             experiment, {key: [run.test_probability for run in own] for key, own in every.items()}
         )
-        judge(record, experiment, settings, resamples, draws)
+        judge(record, experiment, settings, resamples, draws, chosen(tried, experiment.name, TWIN) is not None)
         budget = {name: resamples[wide if name == wide else f"{SHARED} {name}"] for name in same_budget}
         record.tables["variants"] += variant_rows(experiment, settings, runs, resamples, draws)
         record.tables["search"] += lines or []
