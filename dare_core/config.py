@@ -60,7 +60,7 @@ class TrainingConfig(Strict):
     batch_size: int | None = Field(
         None,
         ge=2,
-        description="samples a step; 512 below 500,000 training samples, else 2,048, when left out",
+        description="samples per step; a 2,000th of the training samples, at least 32, at most 2,048, when left out",
     )
     learning_rate: float = Field(0.01, gt=0, le=1)
     l2: float = Field(1e-6, ge=0, description="times the sum of squares of all non-embedding weights")
@@ -78,6 +78,9 @@ class TrainingConfig(Strict):
         description="bfloat16: the forward pass computes in bfloat16 where PyTorch's autocast allows it",
     )
     record_gradients: bool = Field(False, description="record the gradients of attention and representation")
+    repetition: int = Field(
+        0, ge=0, le=1_000, description="another draw of initial weights and order on the same samples (a control)"
+    )
 
 
 class RunConfig(Strict):

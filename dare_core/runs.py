@@ -31,7 +31,7 @@ from dare_core.samples import Samples, make_samples
 from dare_core.schedule import computing
 from dare_core.training import Validation, seeds_of, train
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised whenever the code computes something else from the same configuration: old runs are not reused."""
 FILES = ("weights.safetensors", "arrays.safetensors")
 

@@ -20,7 +20,10 @@ from dare_core.gradients import GradientRecord, GradientRecorder
 from dare_core.optimizers import Steps
 from dare_core.samples import Samples
 
-SMALL_TRAINING = 500_000
+STEPS_AN_EPOCH, FEWEST_SAMPLES, MOST_SAMPLES = 2_000, 32, 2_048
+"""The recipe: about the paper's number of steps per epoch, and its batch size at its number of samples."""
+REPETITION = 1_000_003
+"""Seeds between two repetitions: more than the seeds of any study."""
 EVALUATION_BATCH = 512
 """Histories an evaluation batch: in evaluation mode its size changes speed and memory, not the result."""
 
@@ -51,10 +54,15 @@ class Trained:
     samples_per_second: float
 
 
-def batch_histories(config: TrainingConfig, samples: Samples) -> int:
-    """Histories a step: the batch size in samples, divided by the candidates of a history."""
-    size = config.batch_size or (512 if samples.size < SMALL_TRAINING else 2_048)
-    return max(1, round(size / samples.items.shape[1]))
+def batch_samples(config: TrainingConfig, training_samples: int) -> int:
+    """Samples per step: as configured, else by the recipe, a 2,000th of the training samples from 32 to 2,048."""
+    recipe = min(max(training_samples // STEPS_AN_EPOCH, FEWEST_SAMPLES), MOST_SAMPLES)
+    return config.batch_size or recipe
+
+
+def batch_histories(config: TrainingConfig, training: Samples) -> int:
+    """Histories per step: the batch size in samples, divided by the candidates of a history."""
+    return max(1, round(batch_samples(config, training.size) / training.items.shape[1]))
 
 
 def batches(order: Tensor, histories: int, drop_last: bool) -> Iterator[Tensor]:
@@ -80,14 +88,17 @@ def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autoc
 
 
 @torch.no_grad()
-def predict(model: ClickModel, samples: Samples, config: TrainingConfig) -> np.ndarray:
+def predict(
+    model: ClickModel, samples: Samples, config: TrainingConfig, histories: int = EVALUATION_BATCH
+) -> np.ndarray:
     """Click probabilities (H, C) float32, in evaluation mode unless the published code's habit is asked for.
 
-    With `drop_last` the samples of the last partial batch get NaN.
+    `histories` per batch of training: the published code evaluates with the same batch size, and without
+    evaluation mode or with `drop_last` it matters. With `drop_last` the samples of the last partial batch get NaN.
     """
     published = "no_evaluation_mode" in config.official
-    own = published or "drop_last" in config.official
-    histories = batch_histories(config, samples) if own else EVALUATION_BATCH
+    if not published and "drop_last" not in config.official:
+        histories = EVALUATION_BATCH
     model.train(published)
     device = samples.items.device
     result = torch.full(samples.items.shape, torch.nan, device=device)
@@ -108,10 +119,14 @@ def evaluate(probability: np.ndarray) -> tuple[float, float, float]:
 
 
 def seeds_of(config: RunConfig) -> tuple[int, int, int]:
-    """Seeds of initial weights, sample order and negatives; the published code moves only the first."""
+    """Seeds of initial weights, sample order and negatives; the published code moves only the first.
+
+    A repetition draws weights and order anew and keeps the negatives: models that differ in nothing else.
+    """
+    weights = config.seed + REPETITION * config.training.repetition
     if "fixed_samples" in config.training.official:
-        return config.seed, 0, 0
-    return config.seed, config.seed, config.seed
+        return weights, 0, 0
+    return weights, weights, config.seed
 
 
 def use_threads() -> None:
@@ -211,7 +226,7 @@ def train(
                             f"Training {config.model.name} diverged at step {step} (the loss is not finite): "
                             f"lower learning_rate (now {settings.learning_rate})."
                         )
-                    validations.append(predict(model, splits["validation"], settings))
+                    validations.append(predict(model, splits["validation"], settings, histories))
                     values = evaluate(validations[-1])
                     history.append(Validation(step, seen, mean_loss, *values))
                     loss_sum.zero_()
@@ -223,7 +238,7 @@ def train(
                     started = time.perf_counter()
     assert best is not None
     model.load_state_dict(best_weights)
-    test = predict(model, splits["test"], settings)
+    test = predict(model, splits["test"], settings, histories)
     record = recorder.result() if recorder is not None else None
     return Trained(model.cpu(), history, best, np.stack(validations), test, record, seconds, seen / seconds)
 

@@ -12,7 +12,17 @@ from dare_core.metrics import auc
 from dare_core.models import build_model
 from dare_core.runs import counts_of
 from dare_core.samples import make_samples
-from dare_core.training import Trained, batches, evaluate, predict, train, validation_steps
+from dare_core.training import (
+    Trained,
+    batch_histories,
+    batch_samples,
+    batches,
+    evaluate,
+    predict,
+    seeds_of,
+    train,
+    validation_steps,
+)
 
 
 def run_config(model: str = "DARE", seed: int = 1, **training) -> RunConfig:
@@ -84,7 +94,7 @@ def test_evaluation_does_not_depend_on_batches_unless_asked(log: Log) -> None:
     with torch.no_grad():
         one = model(test.batch(torch.tensor([3]))).probability.numpy()
     assert np.allclose(whole[3], one[0], atol=1e-6)
-    published = predict(model, test, TrainingConfig(official=("no_evaluation_mode",), batch_size=30))
+    published = predict(model, test, TrainingConfig(official=("no_evaluation_mode",)), histories=10)
     assert not np.allclose(whole, published, atol=1e-4)
 
 
@@ -151,3 +161,17 @@ def test_divergence_is_one_sentence(log: Log) -> None:
         model.main_head[1].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="learning_rate"):
         train(config, splits, lambda: model, False)
+
+
+def test_recipe_gives_the_papers_number_of_steps(log: Log) -> None:
+    """study.md: training samples / 2,000 per step, at least 32, at most 2,048; a configured size wins."""
+    recipe = TrainingConfig()
+    assert [batch_samples(recipe, n) for n in (8_550, 96_672, 120_000, 4_860_000)] == [32, 48, 60, 2_048]
+    assert batch_samples(TrainingConfig(batch_size=512), 120_000) == 512
+    train = make_samples(log, SMALL_SAMPLES, 1)["train"]
+    assert batch_histories(recipe, train) == round(32 / 3)
+
+
+def test_a_repetition_draws_weights_anew_on_the_same_negatives() -> None:
+    first, second = (seeds_of(run_config(repetition=r)) for r in (0, 1))
+    assert first[0] != second[0] and first[1] != second[1] and first[2] == second[2]
