@@ -23,8 +23,9 @@ import torch
 
 from dare_core.benchmarking import figure_line, write_figures
 from dare_core.data.world import WorldConfig
-from dare_core.discriminability import CLUSTERS, cluster, discriminability, user_groups
+from dare_core.discriminability import CLUSTERS, cluster, discriminability
 from dare_core.gains import GainRule
+from dare_core.intervals import user_groups
 from dare_core.relevance import relevance_counts
 from dare_core.retrieval import mean_ndcg, retrieve_by_rule
 from dare_core.samples import Clicks, Samples

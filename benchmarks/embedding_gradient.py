@@ -27,7 +27,7 @@ def main() -> None:
         table = torch.zeros(rows, SIZE, requires_grad=True)
         ids = torch.randint(0, rows, (HISTORIES, LENGTH), dtype=torch.int32)
         gradient = torch.randn(HISTORIES, LENGTH, SIZE)
-        ways = {"ours": lambda t, i: lookup(t, i)[0], "torch": lambda t, i: functional.embedding(i, t)}
+        ways = {"ours": lambda t, i: lookup([t], [[i]])[0][0], "torch": lambda t, i: functional.embedding(i, t)}
         times: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(ROUNDS + 2):
             for name, read in ways.items():

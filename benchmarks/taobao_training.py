@@ -34,7 +34,8 @@ from dare_core.official_samples import training_tables, write_rows
 from dare_core.optimizers import Steps
 from dare_core.runs import counts_of
 from dare_core.samples import Samples, make_samples
-from dare_core.training import batches, use_threads
+from dare_core.schedule import running_on
+from dare_core.training import batches
 
 OUT = Path(__file__).parent / "results" / "taobao_training.json"
 ITEMS, CATEGORIES = 4_068_790, 9_407
@@ -163,9 +164,8 @@ def main() -> None:
     parser.add_argument("--official-steps", type=int, default=2, help="the published code's steps a round")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    use_threads()
     figures: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with running_on(torch.get_num_threads()), tempfile.TemporaryDirectory() as folder:
         # The small one first: the peak memory of a process never falls.
         if options.small:
             figures += measure(options.small, load(options.small), "unclicked", options, Path(folder))

@@ -1,19 +1,25 @@
 """A click-through model: embeddings x score x search x head."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dare_core.autograd import first_derivative_only
 from dare_core.embeddings import Batch, EmbeddingScheme, Rows, Tables, Vectors
+from dare_core.fused import can_fuse, fused
 from dare_core.hashing import Hyperplanes
+from dare_core.head import head_in_one_pass
 from dare_core.prelu import PReLU
-from dare_core.search import attend
+from dare_core.search import ScaledDotProduct, TopK, attend
+from dare_core.selection import pooled
 
 Form = Literal["target_aware", "concatenation", "product"]
 """Features of the head from target v and pooled history h: [v, h, v * h], [v, h] or [v * h]."""
 MapInitial = Literal["published", "xavier", "identity"]
+TINY = 1e-8
+"""Added to probabilities, as in the published code."""
 
 
 class Head(nn.Sequential):
@@ -25,6 +31,15 @@ class Head(nn.Sequential):
             layers += [nn.Linear(width_in, width_out), PReLU()]
         super().__init__(*layers, nn.Linear(widths[-1], 2))
 
+    def forward(self, features: Tensor) -> Tensor:
+        """(H, C, 2) logits of features (H, C, F)."""
+        rows = features.flatten(0, 1)
+        if self.training and rows.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            logits = head_in_one_pass(self, rows)
+        else:
+            logits = super().forward(rows)
+        return logits.unflatten(0, features.shape[:2])
+
 
 @dataclass(frozen=True)
 class Output:
@@ -34,6 +49,7 @@ class Output:
     auxiliary_logits: Tensor | None  # (H, C, 2), from attention over the whole history
     scores: Tensor  # (H, C, N), before softmax, padding included
     weights: Tensor  # (H, C, N), of the retrieved behaviours
+    retrieved: Tensor  # (H, C, N) true for the retrieved behaviours
     considered: Tensor  # (H, C, N) true for who takes part in attention over the whole history
     features: Tensor  # (H, C, F), input of the main head
     vectors: Vectors
@@ -41,7 +57,7 @@ class Output:
     @property
     def probability(self) -> Tensor:
         """(H, C) probability of a click; 1e-8 is added as in the published code."""
-        return torch.softmax(in_full(self.logits), -1)[..., 0] + 1e-8
+        return torch.softmax(in_full(self.logits), -1)[..., 0] + TINY
 
 
 def in_full(tensor: Tensor) -> Tensor:
@@ -49,13 +65,32 @@ def in_full(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+class _CrossEntropy(torch.autograd.Function):
+    """See `cross_entropy`. The softmax over two logits is the logistic function of their difference."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        probability = logits[..., 1] - logits[..., 0]  # of what happened
+        probability[:, 0].neg_()
+        probability.sigmoid_()
+        ctx.save_for_backward(probability)
+        return (probability + TINY).log_().mean().neg_()
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (probability,) = ctx.saved_tensors
+        slope = probability * (probability - 1) / (probability + TINY) * (gradient / probability.numel())
+        slope[:, 0].neg_()
+        return torch.stack([-slope, slope], -1)
+
+
 def cross_entropy(logits: Tensor) -> Tensor:
     """Mean cross-entropy of logits (H, C, 2) whose first candidate is clicked and whose others are not.
 
     As published: log(softmax + 1e-8).
     """
-    log_probability = (torch.softmax(in_full(logits), -1) + 1e-8).log()
-    return -(log_probability[:, :1, 0].sum() + log_probability[:, 1:, 1].sum()) / logits[..., 0].numel()
+    return _CrossEntropy.apply(in_full(logits))  # type: ignore[no-any-return]
 
 
 def join(form: Form, target: Tensor, histories: list[Tensor]) -> Tensor:
@@ -75,10 +110,9 @@ def joined_width(form: Form, width: int, histories: int) -> int:
 def pool(target: Rows, behaviour: Rows, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Target v (H, C, W) and one history h (H, C, W) for each of some sets of weights (H, C, N), pooled in one
     product a field."""
-    histories, candidates, _ = weights[0].shape
-    together = torch.cat(weights, 1)  # (H, M * C, N)
-    h = torch.cat([together @ rows for rows in behaviour.values()], -1)  # (H, M * C, W)
-    v = torch.cat([rows.expand(histories, candidates, -1) for rows in target.values()], -1)
+    candidates = weights[0].shape[1]
+    together = weights[0] if len(weights) == 1 else torch.cat(weights, 1)  # (H, M * C, N)
+    v, h = pooled(together, list(target.values()), list(behaviour.values()), candidates)
     return v, list(h.split(candidates, 1))
 
 
@@ -111,7 +145,31 @@ class ClickModel(nn.Module):
         self.main_head = Head(joined_width(form, width, 1 + average), 200, 80)
         self.auxiliary_head = Head(joined_width(form, auxiliary_width or width, 1), 200) if auxiliary else None
 
+    def in_one_pass(self, batch: Batch) -> bool:
+        """Whether all up to the heads can be one node of the graph (`dare_core.fused`): in training on a CPU, with both
+        heads, a scaled dot product on rows as they are, and a search for the K best."""
+        return (
+            self.training
+            and self.auxiliary_head is not None
+            and not (self.average or self.embeddings.apart)
+            and isinstance(self.score, ScaledDotProduct)
+            and isinstance(self.search, TopK)
+            and not self.search.retrieve_padding
+            and can_fuse(self.embeddings)
+            and batch.target_items.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+        )
+
     def forward(self, batch: Batch) -> Output:
+        if self.in_one_pass(batch):
+            assert isinstance(self.score, ScaledDotProduct) and isinstance(self.search, TopK)
+            assert self.auxiliary_head is not None
+            v, both, scores, weights, keep = fused(self.embeddings, batch, self.score.scales, self.search.top_k)
+            pooled = both.split(v.shape[1], 1)
+            features, auxiliary = (join(self.form, v, [h]) for h in pooled)
+            logits, auxiliary_logits = self.main_head(features), self.auxiliary_head(auxiliary)
+            considered = batch.valid.unsqueeze(1).expand_as(scores)
+            return Output(logits, auxiliary_logits, scores, weights, keep, considered, features, Vectors({}, {}))
         vectors = self.embeddings(batch)
         used = vectors.used
         found = self.search(self.score, used["attention", "target"], used["attention", "behaviour"], batch)
@@ -127,15 +185,15 @@ class ClickModel(nn.Module):
                 sets.append(whole)
         v, pooled = pool(target, behaviour, sets)
         features = join(self.form, v, pooled[: 1 + self.average])
-        shape = found.weights.shape[:2]
-        logits = self.main_head(features.flatten(0, 1)).unflatten(0, shape)
+        logits = self.main_head(features)
         auxiliary_logits = None
         if second_head is not None:
             if found.own is not None:
                 v, pooled = pool(found.own[0], found.own[1], [whole])
-            auxiliary_features = join(self.form, v, pooled[-1:])
-            auxiliary_logits = second_head(auxiliary_features.flatten(0, 1)).unflatten(0, shape)
-        return Output(logits, auxiliary_logits, found.scores, found.weights, found.considered, features, vectors)
+            auxiliary_logits = second_head(join(self.form, v, pooled[-1:]))
+        return Output(
+            logits, auxiliary_logits, found.scores, found.weights, found.retrieved, found.considered, features, vectors
+        )
 
     def losses(self, output: Output) -> tuple[Tensor, Tensor]:
         """Main and auxiliary cross-entropy; the auxiliary one is 0 where there is no second head."""
@@ -161,7 +219,6 @@ class ClickModel(nn.Module):
         maps = set() if self.embeddings.maps is None else set(self.embeddings.maps.modules())
         for module in self.modules():
             if isinstance(module, nn.Linear):  # the layer's own rule, but from our generator
-                module.reset_parameters()
                 bound = module.in_features**-0.5
                 if module.bias is not None:
                     nn.init.uniform_(module.bias, -bound, bound, generator=generator)

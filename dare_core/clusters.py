@@ -76,4 +76,5 @@ class ClusterAttention(nn.Module):
         columns = cluster.unsqueeze(1).expand_as(scores)
         valid = batch.valid.unsqueeze(1).expand_as(scores)
         of_cluster = mean.gather(-1, columns)
-        return Found(of_cluster, attend(of_cluster, taken.gather(-1, columns) & valid), valid)
+        keep = taken.gather(-1, columns) & valid
+        return Found(of_cluster, attend(of_cluster, keep), keep, valid)

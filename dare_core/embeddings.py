@@ -7,6 +7,7 @@ shared embedding, one for each module is DARE (paper, section 3), one for each r
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,10 +46,17 @@ class Batch:
     history_items: Tensor  # (H, N)
     history_categories: Tensor  # (H, N)
 
-    @property
+    @cached_property
     def valid(self) -> Tensor:
         """(H, N) true where there is a behaviour, false at padding."""
         return self.history_items != 0
+
+    @cached_property
+    def positions(self) -> dict[Side, Tensor]:
+        """(1,) the target's and (N,) the behaviours'."""
+        device = self.history_items.device
+        numbers = torch.arange(self.history_items.shape[1], -1, -1, device=device)
+        return {"target": numbers[-1:], "behaviour": numbers[:-1]}
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,9 @@ class Counts:
 class Vectors:
     """What a scheme gives for a batch.
 
-    `rows` are the embeddings read for each role *before* any map, each its own node of the autograd graph
-    even where roles share a table: the gradient that arrives there is the role's own part of the table's
-    gradient. `used` are the vectors that the model computes with: the same, or mapped.
+    `rows` are the embeddings read for each role *before* any map. Where the scheme keeps its roles `apart`, each is
+    its own node of the autograd graph even where roles share a table: the gradient that arrives there is the role's
+    own part of the table's gradient. `used` are the vectors that the model computes with: the same, or mapped.
     """
 
     rows: dict[Role, Rows]
@@ -100,10 +108,9 @@ class Tables(nn.Module):
 
     def ids(self, batch: Batch, side: Side) -> dict[str, Tensor]:
         """Rows that a batch reads: (H, C) or (H, N), positions (1,) or (N,)."""
+        position = batch.positions[side]
         if side == "target":
-            position = torch.zeros(1, dtype=torch.long, device=batch.target_items.device)
             return {"item": batch.target_items, "category": batch.target_categories, "position": position}
-        position = torch.arange(batch.history_items.shape[1], 0, -1, device=batch.history_items.device)
         return {"item": batch.history_items, "category": batch.history_categories, "position": position}
 
     def leaf(self, field: str) -> Tensor:
@@ -112,14 +119,16 @@ class Tables(nn.Module):
 
     def forward(self, batch: Batch, mirrors: Rows | None = None) -> dict[Side, Rows]:
         """Read the rows of a batch: see `Rows` for the shapes. `mirrors` are read instead of the leaves."""
-        ids = {side: self.ids(batch, side) for side in self.sides}
-        rows: dict[Side, Rows] = {side: {} for side in self.sides}
-        for field in self.fields:
-            excerpt = self.excerpts.get(field)
-            numbers = [ids[side][field] if excerpt is None else excerpt.ranks[side] for side in self.sides]
-            found = lookup(self.leaf(field) if mirrors is None else mirrors[field], *numbers)
-            for side, tensor in zip(self.sides, found, strict=True):
-                rows[side][field] = tensor
+        leaves = [self.leaf(field) if mirrors is None else mirrors[field] for field in self.fields]
+        rows: dict[Side, Rows] = {}
+        ids = []
+        for side in self.sides:
+            numbers = self.ids(batch, side)
+            numbers |= {field: excerpt.ranks[side] for field, excerpt in self.excerpts.items()}
+            ids.append([numbers[field] for field in self.fields])
+        found = lookup(leaves, ids)
+        for side, tensors in zip(self.sides, found, strict=True):
+            rows[side] = dict(zip(self.fields, tensors, strict=True))
         return rows
 
 
@@ -154,6 +163,7 @@ class EmbeddingScheme(nn.Module):
         self.maps = maps
         self.equalised = equalised
         self.mirrors: dict[str, Rows] = {}
+        self.apart = False
 
     def tables(self, role: Role) -> Tables:
         """The set of tables that serves a role."""
@@ -182,7 +192,9 @@ class EmbeddingScheme(nn.Module):
             key = (name, mirrored)
             if key not in read:  # tables shared by several roles are read once
                 read[key] = self.sets[name](batch, self.mirrors[name] if mirrored else None)
-            rows[role] = {field: tensor.view_as(tensor) for field, tensor in read[key][side].items()}
+            rows[role] = read[key][side]
+            if self.apart:
+                rows[role] = {field: tensor.view_as(tensor) for field, tensor in rows[role].items()}
         return Vectors(rows, self.maps(rows) if self.maps is not None else rows)
 
     def combine_gradients(self) -> None:

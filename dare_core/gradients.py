@@ -48,6 +48,7 @@ class GradientRecorder:
     """Collects the gradients of a model's embeddings, separately by module."""
 
     def __init__(self, model: ClickModel) -> None:
+        model.embeddings.apart = True
         self.fields = model.embeddings.fields
         self.rows = {
             field: max(model.embeddings.table(role, field).shape[0] for role in ROLES) for field in self.fields

@@ -69,7 +69,7 @@ class Hamming(nn.Module):
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         scores = score(target, behaviour)
         keep = self.retrieved(target, behaviour, batch)
-        return Found(scores, attend(scores, keep), batch.valid.unsqueeze(1).expand_as(scores))
+        return Found(scores, attend(scores, keep), keep, batch.valid.unsqueeze(1).expand_as(scores))
 
 
 class SignatureBuckets(nn.Module):
@@ -92,17 +92,18 @@ class SignatureBuckets(nn.Module):
 
     def signatures(self, rows: Rows) -> Tensor:
         """Whole numbers (H, C, G) or (H, N, G): the bits of each group."""
-        bits = (self.planes(rows) >= 0).unflatten(-1, (-1, self.width))
-        return (bits * 2 ** torch.arange(self.width, device=bits.device)).sum(-1)
+        side = self.planes(rows)
+        bits = (side >= 0).unflatten(-1, (-1, self.width)).to(side.dtype)
+        return bits @ 2.0 ** torch.arange(self.width, device=side.device, dtype=side.dtype)
 
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         q, k = self.signatures(target), self.signatures(behaviour)
         valid = batch.valid.unsqueeze(1)
-        collide = (q.unsqueeze(2) == k.unsqueeze(1)) & valid.unsqueeze(-1)  # (H, C, N, G)
-        dtype = target["item"].dtype
-        bucket = collide.sum(2, keepdim=True).clamp(min=1)  # (H, C, 1, G)
-        weights = (collide / bucket).mean(-1).to(dtype)
-        return Found(collide.to(dtype).mean(-1), weights, valid.expand_as(weights), weights)
+        collide = (q.unsqueeze(2) == k.unsqueeze(1)).logical_and_(valid.unsqueeze(-1))  # (H, C, N, G)
+        collide = collide.to(target["item"].dtype)
+        bucket = collide.sum(2).clamp_(min=1)  # (H, C, G)
+        weights = (collide @ (1 / bucket).unsqueeze(-1)).squeeze(-1) / q.shape[-1]
+        return Found(collide.mean(-1), weights, weights > 0, valid.expand_as(weights), weights)
 
 
 def collision_probability(angle: Tensor, width: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from dare_core.autograd import first_derivative_only
 from dare_core.embeddings import Rows
 from dare_core.prelu import PReLU
 from dare_core.schedule import one_thread
@@ -40,6 +41,7 @@ class _InBlocks(torch.autograd.Function):
         return scores
 
     @staticmethod
+    @first_derivative_only
     @one_thread()
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         k, weights, by_target, slope, out = ctx.saved_tensors

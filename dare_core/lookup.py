@@ -1,10 +1,11 @@
-"""Reading rows of an embedding table, with a backward pass that adds each row's gradient once.
+"""Reading rows of embedding tables, with a backward pass that adds each row's gradient once.
 
 On a CPU the backward pass of `torch.nn.functional.embedding` is most of a training step: it scans all ids for
 every part of the table. A plain loop over the ids, compiled, gives the same sums in a small part of the time
 (`benchmarks/embedding_gradient.py`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dare_core.autograd import first_derivative_only
 
 
 @numba.njit(cache=True, parallel=True)
@@ -33,30 +36,39 @@ def add_rows(table: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of a table on the CPU, for several tensors of ids."""
+    """Rows of some tables on the CPU; `ids` holds those of all tables for every reader."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, *ids: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*ids)
-        ctx.shape = table.shape
+    def forward(ctx: Any, ids: Sequence[Sequence[Tensor]], *tables: Tensor) -> tuple[Tensor, ...]:
+        ctx.ids = ids
+        ctx.shapes = [table.shape for table in tables]
         ctx.set_materialize_grads(False)
-        return tuple(functional.embedding(numbers, table) for numbers in ids)
+        return tuple(
+            functional.embedding(numbers, table)
+            for reader in ids
+            for numbers, table in zip(reader, tables, strict=True)
+        )
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        given = [(ids, g) for ids, g in zip(ctx.saved_tensors, gradients, strict=True) if g is not None]
-        nothing = (None,) * len(gradients)
-        if not given:
-            return None, *nothing
-        total = given[0][1].new_zeros(ctx.shape)
-        for ids, gradient in given:
-            rows = gradient.reshape(-1, ctx.shape[1]).contiguous()
+        totals: list[Tensor | None] = [None] * len(ctx.shapes)
+        numbers = [ids for reader in ctx.ids for ids in reader]
+        for i, (ids, gradient) in enumerate(zip(numbers, gradients, strict=True)):
+            if gradient is None:
+                continue
+            at = i % len(ctx.shapes)
+            total = totals[at]
+            if total is None:
+                total = totals[at] = gradient.new_zeros(ctx.shapes[at])
+            rows = gradient.reshape(-1, total.shape[1]).contiguous()
             add_rows(total.numpy(), ids.reshape(-1).contiguous().numpy(), rows.numpy())
-        return total, *nothing
+        return None, *totals
 
 
-def lookup(table: Tensor, *ids: Tensor) -> tuple[Tensor, ...]:
-    """Rows (..., d) of a table (rows, d) for each of some tensors of ids (...)."""
-    if table.device.type != "cpu":
-        return tuple(functional.embedding(numbers, table) for numbers in ids)
-    return _Lookup.apply(table, *ids)  # type: ignore[no-any-return]
+def lookup(tables: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Rows (..., d) of each table (rows, d), for every reader's ids (...), one tensor a table."""
+    if tables[0].device.type != "cpu":
+        return [[functional.embedding(i, table) for i, table in zip(reader, tables, strict=True)] for reader in ids]
+    found = iter(_Lookup.apply(ids, *tables))
+    return [[next(found) for _ in tables] for _ in ids]

@@ -1,4 +1,4 @@
-"""Retrieval as it is judged: who is retrieved by a model or a rule, in which order, and how much of what
+"""Retrieval as it is judged: what a model or a rule retrieves, in which order, and how much of what
 matters is among them (paper, 4.3, figure 9 and appendix E.4)."""
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from dare_core.samples import Samples
 from dare_core.search import Found
 
 HISTORIES = 512
-NOBODY = -1
+NOT_RETRIEVED = -1
 RULES = ("same category, then newest", "newest", "random")
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Who is retrieved for C candidates of H histories, and how attention is spread over them."""
+    """What is retrieved for C candidates of H histories, and how attention is spread over it."""
 
     order: np.ndarray  # (H, C, K) columns of the history by falling score; -1 where fewer are retrieved
     recent_other: np.ndarray  # (H, C) attention on recent behaviours of another category, NaN for rules
@@ -51,7 +51,7 @@ def search(model: ClickModel, batch: Batch, items: bool) -> Found:
 def first_columns(keys: Tensor, kept: Tensor, top_k: int) -> np.ndarray:
     """(..., K) columns of the highest keys among those kept; -1 where there are fewer than K."""
     best = keys.masked_fill(~kept, -torch.inf).topk(min(top_k, keys.shape[-1]), -1)
-    return torch.where(best.values > -torch.inf, best.indices, NOBODY).to(torch.int32).numpy()
+    return torch.where(best.values > -torch.inf, best.indices, NOT_RETRIEVED).to(torch.int32).numpy()
 
 
 def same_category(batch: Batch) -> Tensor:
@@ -60,7 +60,7 @@ def same_category(batch: Batch) -> Tensor:
 
 
 def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, items: bool = False) -> Retrieval:
-    """Who a model retrieves, by falling score, with its own search (see `search` for `items`).
+    """What a model retrieves, by falling score, with its own search (see `search` for `items`).
 
     `recent_other` is the share of the attention weight (softmax over the retrieved) on behaviours that stand
     at the `recent` newest positions and are not of the candidate's category. The model is in evaluation mode.
@@ -69,7 +69,7 @@ def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, 
     for at in range(0, len(samples), HISTORIES):
         batch = samples.batch(slice(at, at + HISTORIES))
         found = search(model, batch, items)
-        orders.append(first_columns(found.scores, found.weights > 0, top_k))
+        orders.append(first_columns(found.scores, found.retrieved, top_k))
         other = ~same_category(batch)[..., -recent:]
         total = found.weights.sum(-1)
         shares.append(((found.weights[..., -recent:] * other).sum(-1) / total).numpy())
@@ -77,7 +77,7 @@ def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, 
 
 
 def retrieve_by_rule(rule: str, samples: Samples, top_k: int, seed: int = 0) -> Retrieval:
-    """Who a rule without learning retrieves: see `RULES`."""
+    """What a rule without learning retrieves: see `RULES`."""
     generator = torch.Generator().manual_seed(seed)
     orders = []
     for at in range(0, len(samples), HISTORIES):
@@ -94,33 +94,39 @@ def retrieve_by_rule(rule: str, samples: Samples, top_k: int, seed: int = 0) -> 
     return Retrieval(order, np.full(order.shape[:2], np.nan))
 
 
-def newest_other_share(order: np.ndarray, samples: Samples) -> Array:
-    """(H, C) of the retrieved behaviours, the share that is among the newest K and of another category.
+def same_category_counts(samples: Samples) -> np.ndarray:
+    """(H, C) behaviours of each candidate's category in its history."""
+    blocks = range(0, len(samples), HISTORIES)
+    return np.concatenate([same_category(samples.batch(slice(at, at + HISTORIES))).sum(-1).numpy() for at in blocks])
 
-    K is the number that can be retrieved. 0 / 0 is NaN.
+
+def left_out_share(order: np.ndarray, samples: Samples) -> Array:
+    """(H, C) share of the behaviours of the candidate's category that are not retrieved although there was room.
+
+    Of m such behaviours min(m, K) have room, with K the number that can be retrieved. NaN where there are none. The
+    rule "same category, then newest" has 0.
     """
-    top_k = order.shape[-1]
     shares = []
     for at in range(0, len(samples), HISTORIES):
         part = order[at : at + HISTORIES]
-        other = ~same_category(samples.batch(slice(at, at + HISTORIES))).numpy()
-        found = np.take_along_axis(other, np.maximum(part, 0), -1)
-        taken = (found & (part >= other.shape[-1] - top_k)).sum(-1)
+        same = same_category(samples.batch(slice(at, at + HISTORIES))).numpy()
+        taken = (np.take_along_axis(same, np.maximum(part, 0), -1) & (part != NOT_RETRIEVED)).sum(-1)
+        room = np.minimum(same.sum(-1), order.shape[-1])
         with np.errstate(invalid="ignore"):
-            shares.append(taken / (part != NOBODY).sum(-1))
+            shares.append(np.maximum(room - taken, 0) / room)
     return np.concatenate(shares)
 
 
 def ndcg(gains: np.ndarray, order: np.ndarray, ideal_at_end: bool = False) -> Array:
     """Normalised discounted cumulative gain at k = 1..K (Järvelin & Kekäläinen 2002), discount 1 / log2(rank + 1).
 
-    Arguments: gains (n, N), none negative; order (n, K), columns by falling score, -1 for nobody. Returns
+    Arguments: gains (n, N), none negative; order (n, K), columns by falling score, -1 for none. Returns
     (n, K). The ideal is the k highest gains; with `ideal_at_end`, as published, the K highest at every k.
     NaN where all gains are 0.
     """
     k = order.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
-    taken = np.take_along_axis(gains, np.maximum(order, 0), 1) * (order != NOBODY)
+    taken = np.take_along_axis(gains, np.maximum(order, 0), 1) * (order != NOT_RETRIEVED)
     best = np.sort(np.partition(gains, gains.shape[1] - k, 1)[:, -k:], 1)[:, ::-1]
     ideal = np.cumsum(best * discount, 1)
     if ideal_at_end:
@@ -152,8 +158,8 @@ def mean_ndcg(
 
 def retrieved_mask(order: np.ndarray, length: int) -> np.ndarray:
     """(..., N) true for the retrieved columns."""
-    mask = np.zeros((*order.shape[:-1], length + 1), bool)  # the last column takes those that are nobody
-    np.put_along_axis(mask, np.where(order == NOBODY, length, order), True, -1)
+    mask = np.zeros((*order.shape[:-1], length + 1), bool)  # the last column takes those that are not there
+    np.put_along_axis(mask, np.where(order == NOT_RETRIEVED, length, order), True, -1)
     return mask[..., :length]
 
 

@@ -159,46 +159,44 @@ class Distinct:
 
 class RowAdam:
     """Adam on the tables of some modules: `prepare`, forward, backward, `step`; `catch_up` before anything else
-    reads them. At most `steps` steps; no weight decay.
+    reads them. At most `steps` steps; no weight decay. Tables of less than `fewest` rows are left to others.
 
     The tables must be contiguous, on the CPU and all of one dtype.
     """
 
-    def __init__(self, modules: Sequence[Tables], learning_rate: float, steps: int) -> None:
-        self.modules = list(modules)
-        self.states = {id(table): TableState(table) for module in modules for table in module.tables.values()}
+    def __init__(self, modules: Sequence[Tables], learning_rate: float, steps: int, fewest: int = 0) -> None:
+        self.states = {
+            (module, field): TableState(table)
+            for module in modules
+            for field, table in module.tables.items()
+            if len(table) >= fewest
+        }
+        self.finders = {field: Distinct(len(state.weights)) for (_, field), state in self.states.items()}
         dtype = next(iter(self.states.values())).weights.dtype
         self.schedule = make_schedule(steps, learning_rate, dtype)
-        self.finders: dict[int, Distinct] = {}
         self.steps = 0
 
     def prepare(self, batch: Batch) -> None:
         """Read the rows of a batch: until `step`, the modules compute with these."""
         found: dict[tuple[str, tuple[Side, ...]], tuple[np.ndarray, dict[Side, Tensor]]] = {}
-        for module in self.modules:
-            ids = {side: module.ids(batch, side) for side in module.sides}
-            for field, table in module.tables.items():
-                if (field, module.sides) not in found:
-                    finder = self.finders.setdefault(len(table), Distinct(len(table)))
-                    found[field, module.sides] = finder({side: ids[side][field] for side in module.sides})
-                rows, ranks = found[field, module.sides]
-                state = self.states[id(table)]
-                leaf = torch.empty(len(rows), table.shape[1], dtype=table.dtype)
-                read_rows(rows, state.weights, state.moments, state.last, self.steps, self.schedule, leaf.numpy())
-                module.excerpts[field] = Excerpt(leaf.requires_grad_(), rows, ranks)
+        for (module, field), state in self.states.items():
+            if (field, module.sides) not in found:
+                ids = {side: module.ids(batch, side)[field] for side in module.sides}
+                found[field, module.sides] = self.finders[field](ids)
+            rows, ranks = found[field, module.sides]
+            leaf = np.empty((len(rows), state.weights.shape[1]), state.weights.dtype)
+            read_rows(rows, state.weights, state.moments, state.last, self.steps, self.schedule, leaf)
+            module.excerpts[field] = Excerpt(torch.from_numpy(leaf).requires_grad_(), rows, ranks)
 
     def step(self) -> None:
         """Update the rows that were prepared, with the gradients that arrived there."""
-        for module in self.modules:
-            for field, excerpt in module.excerpts.items():
-                state = self.states[id(module.tables[field])]
-                read = excerpt.leaf.detach().numpy()
-                gradient = np.zeros_like(read) if excerpt.leaf.grad is None else excerpt.leaf.grad.numpy()
-                update_rows(
-                    excerpt.rows, state.weights, state.moments, state.last, self.steps, self.schedule, read,
-                    gradient,
-                )  # fmt: skip
-            module.excerpts = {}
+        for (module, field), state in self.states.items():
+            excerpt = module.excerpts.pop(field)
+            read = excerpt.leaf.detach().numpy()
+            gradient = np.zeros_like(read) if excerpt.leaf.grad is None else excerpt.leaf.grad.numpy()
+            update_rows(
+                excerpt.rows, state.weights, state.moments, state.last, self.steps, self.schedule, read, gradient
+            )
         self.steps += 1
 
     def catch_up(self) -> None:

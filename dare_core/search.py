@@ -8,9 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dare_core.embeddings import Batch, Rows, Tables
+from dare_core.embeddings import Batch, Rows, Sizes, Tables
 from dare_core.maps import concatenated
-from dare_core.selection import PADDING_SCORE, attend, inner_products, keep_best
+from dare_core.selection import PADDING_SCORE, attend, best, scaled_products
+
+__all__ = ["PADDING_SCORE", "attend", "best"]
 
 Score = Callable[[Rows, Rows], Tensor]
 """Scores (H, C, N) of H histories, C targets each, N behaviours, from the rows of both."""
@@ -29,19 +31,20 @@ class ScaledDotProduct(nn.Module):
         super().__init__()
         self.position_twice = position_twice
 
+    def scales(self, sizes: Sizes) -> dict[str, float]:
+        """The factor of each field's product, from the embedding sizes by field."""
+        first = list(sizes) if self.position_twice else ["item", "category"]
+        scale = sum(sizes[field] for field in first) ** -0.5
+        scales = {"item": scale, "category": scale}
+        if "position" in sizes:
+            scales["position"] = sizes["position"] ** -0.5 + scale * self.position_twice
+        return scales
+
     def forward(self, target: Rows, behaviour: Rows) -> Tensor:
         """Scores (H, C, N)."""
-        first = list(target) if self.position_twice else ["item", "category"]
-        scale = math.sqrt(sum(target[field].shape[-1] for field in first))
-        scores = inner_products(target["item"] / scale, behaviour["item"])
-        scores = scores + inner_products(target["category"] / scale, behaviour["category"])
-        if "position" in target:
-            # One score a position serves the whole batch.
-            position = target["position"] @ behaviour["position"].transpose(-1, -2)
-            scores = scores + position / math.sqrt(target["position"].shape[-1])
-            if self.position_twice:
-                scores = scores + position / scale
-        return scores
+        scales = self.scales({field: rows.shape[-1] for field, rows in target.items()})
+        sides = ([rows[field] for field in scales] for rows in (target, behaviour))
+        return scaled_products(tuple(scales.values()), *sides)
 
 
 class SplitFromTheEnd(nn.Module):
@@ -71,6 +74,7 @@ class Found:
 
     scores: Tensor  # (H, C, N), before softmax
     weights: Tensor  # (H, C, N), of the retrieved behaviours: the main head pools with them
+    retrieved: Tensor  # (H, C, N) true for the retrieved behaviours, whose weight may be too small for a number
     considered: Tensor  # (H, C, N) true for who takes part in attention over the whole history
     whole: Tensor | None = None  # (H, C, N) weights of the auxiliary head, if not the softmax over `considered`
     own: tuple[Rows, Rows] | None = None  # target and behaviour rows of the auxiliary head, if not the model's
@@ -82,16 +86,6 @@ class Search(Protocol):
     def __call__(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         """Search with the attention vectors of targets and behaviours; see `Found`."""
         ...
-
-
-def best(ranking: Tensor, valid: Tensor, top_k: int, retrieve_padding: bool) -> Tensor:
-    """(H, C, N) true for the K columns of highest rank; padding last, and kept only where that is asked for."""
-    if ranking.device.type == "cpu" and not retrieve_padding:
-        return keep_best(ranking, valid, top_k)
-    valid = valid.expand_as(ranking)
-    columns = ranking.masked_fill(~valid, PADDING_SCORE).topk(min(top_k, ranking.shape[-1]), -1).indices
-    keep = torch.zeros_like(valid).scatter(-1, columns, True)
-    return keep if retrieve_padding else keep & valid
 
 
 class TopK(nn.Module):
@@ -113,7 +107,8 @@ class TopK(nn.Module):
     def forward(self, score: Score, target: Rows, behaviour: Rows, batch: Batch) -> Found:
         scores = score(target, behaviour)
         valid = batch.valid.unsqueeze(1).expand_as(scores)
-        return Found(scores, attend(scores, self.retrieved(scores, batch)), valid)
+        keep = self.retrieved(scores, batch)
+        return Found(scores, attend(scores, keep), keep, valid)
 
 
 class SameCategory(nn.Module):
@@ -143,7 +138,7 @@ class SameCategory(nn.Module):
         scores = score(target, behaviour)
         keep = self.retrieved(batch)
         considered = batch.valid.unsqueeze(1).expand_as(keep) if self.whole_history else keep
-        return Found(scores, attend(scores, keep), considered)
+        return Found(scores, attend(scores, keep), keep, considered)
 
 
 class OwnTables(nn.Module):
@@ -169,4 +164,4 @@ class OwnTables(nn.Module):
         valid = batch.valid.unsqueeze(1)
         keep = best(ranking.detach(), valid, self.top_k, self.retrieve_padding)
         valid = valid.expand_as(scores)
-        return Found(scores, attend(scores, keep), valid, attend(ranking, valid), own)
+        return Found(scores, attend(scores, keep), keep, valid, attend(ranking, valid), own)

@@ -1,9 +1,10 @@
-"""The arithmetic of search on a CPU: inner products, top-K as a mask, softmax over what is kept.
+"""The arithmetic of search: scaled inner products, top-K as a mask, softmax over what is kept, pooling.
 
-Each does in one pass, forward and backward, what would take several passes over (H, C, N) or (H, N, d) numbers
-with PyTorch's own operations; on a GPU those are used.
+Products and pooling are nodes of their own in the autograd graph: a small batch costs as much for the many small
+nodes of PyTorch's own as for what they compute.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -11,136 +12,148 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dare_core.autograd import first_derivative_only
+
 PADDING_SCORE = -(2.0**32) + 1
 """Score of padding before top-K, as in the published code."""
 
 
-class _InnerProducts(torch.autograd.Function):
-    """q k^T with a gradient of k that is contiguous, which reading rows needs."""
+def _plus_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """total + a @ b, in the memory of `total` where its shape allows no more than that."""
+    if total is None:
+        return a @ b
+    return torch.baddbmm(total, a, b) if a.dim() == b.dim() == 3 else total.add_(a @ b)
+
+
+class _ScaledProducts(torch.autograd.Function):
+    """Sum over fields of scale * q k^T: (H, C, N), or (1, N) where a row serves the whole batch."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor) -> Tensor:
-        ctx.save_for_backward(q, k)
-        return q @ k.transpose(-1, -2)
+    def forward(ctx: Any, scales: Sequence[float], *rows: Tensor) -> Tensor:
+        ctx.scales = scales
+        ctx.save_for_backward(*rows)
+        total = None
+        for scale, q, k in zip(scales, rows, rows[len(scales) :], strict=False):
+            total = _plus_product(total, q * scale, k.mT)
+        assert total is not None
+        return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        q, k = ctx.saved_tensors
-        return gradient @ k, gradient.transpose(-1, -2) @ q
+    @first_derivative_only
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows = ctx.saved_tensors
+        of_q, of_k = [], []
+        gradient = gradient.to(rows[0].dtype)
+        for scale, q, k in zip(ctx.scales, rows, rows[len(ctx.scales) :], strict=False):
+            own = gradient if q.dim() == gradient.dim() else gradient.sum((0, 1)).unsqueeze(0)
+            of_q.append((own @ k).mul_(scale))
+            of_k.append(own.mT @ (q * scale))
+        return None, *of_q, *of_k
 
 
-def inner_products(q: Tensor, k: Tensor) -> Tensor:
-    """(H, C, N) products of targets q (H, C, d) and behaviours k (H, N, d)."""
-    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return q @ k.transpose(-1, -2)
-    return _InnerProducts.apply(q, k)  # type: ignore[no-any-return]
+def scaled_products(scales: Sequence[float], targets: Sequence[Tensor], behaviours: Sequence[Tensor]) -> Tensor:
+    """(H, C, N) sum over fields of scale * <q, k>: q (H, C, d) and k (H, N, d), or (1, d) and (N, d) for all."""
+    return _ScaledProducts.apply(scales, *targets, *behaviours)  # type: ignore[no-any-return]
+
+
+class _Pool(torch.autograd.Function):
+    """All fields side by side: the targets' rows, and the behaviours' rows in the mean by some weights."""
+
+    @staticmethod
+    def forward(ctx: Any, candidates: int, weights: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weights, *rows)
+        targets, behaviours = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        v = torch.cat([rows.expand(len(weights), candidates, -1) for rows in targets], -1)
+        return v, torch.cat([weights @ rows for rows in behaviours], -1)
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, of_v: Tensor, of_h: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        given, *rows = ctx.saved_tensors
+        weights = given.to(rows[0].dtype)  # autocast leaves the softmax in lower precision
+        targets, behaviours = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        of_targets, of_behaviours = [], []
+        of_weights = None
+        widths = [rows.shape[-1] for rows in targets]
+        for part, row in zip(of_v.to(weights.dtype).split(widths, -1), targets, strict=True):
+            of_targets.append(part if row.dim() == 3 else part.sum((0, 1)).unsqueeze(0))
+        for part, row in zip(of_h.to(weights.dtype).split(widths, -1), behaviours, strict=True):
+            if ctx.needs_input_grad[1]:
+                of_weights = _plus_product(of_weights, part, row.mT)
+            one = row.dim() == 2  # a row serves the whole batch
+            of_behaviours.append((weights.flatten(0, 1) if one else weights).mT @ (part.flatten(0, 1) if one else part))
+        return None, None if of_weights is None else of_weights.to(given.dtype), *of_targets, *of_behaviours
+
+
+def pooled(
+    weights: Tensor, targets: Sequence[Tensor], behaviours: Sequence[Tensor], candidates: int
+) -> tuple[Tensor, Tensor]:
+    """Target v (H, C, W) and history h (H, M, W) over all fields, from weights (H, M, N)."""
+    return _Pool.apply(candidates, weights, *targets, *behaviours)  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, parallel=True)
 def mark_best(ranking: np.ndarray, valid: np.ndarray, top_k: int, keep: np.ndarray) -> None:
-    """keep (R, N) = true at the K highest valid columns of each row; `valid` (R / C, N) serves C rows each."""
+    """keep (R, N) = true at the K highest valid columns of each row; `valid` (R / C, N) serves C rows each.
+
+    The K-th best is found by halving the range of values: each count takes one pass that the compiler vectorises.
+    """
     rows, length = ranking.shape
     each = rows // len(valid)
     for row in numba.prange(rows):
-        values = np.empty(top_k, ranking.dtype)  # the best so far, descending
-        columns = np.empty(top_k, np.int64)
-        found = 0
-        for column in range(length - 1, -1, -1):
-            if not valid[row // each, column]:
-                continue
-            value = ranking[row, column]
-            if found == top_k and not value > values[top_k - 1]:
-                continue
-            at = found if found < top_k else top_k - 1
-            while at > 0 and value > values[at - 1]:
-                values[at] = values[at - 1]
-                columns[at] = columns[at - 1]
-                at -= 1
-            values[at] = value
-            columns[at] = column
-            found = min(found + 1, top_k)
-        for k in range(found):
-            keep[row, columns[k]] = True
-
-
-def keep_best(ranking: Tensor, valid: Tensor, top_k: int) -> Tensor:
-    """(H, C, N) true for the K valid columns of highest rank, of equal ones the newest (rightmost); fewer where
-    fewer are valid. `valid` (H, 1, N) or (H, C, N).
-
-    `torch.topk` sorts what it finds and gives columns; search needs neither. Nearly every column is refused by one
-    comparison with the K-th best so far.
-    """
-    length = ranking.shape[-1]
-    keep = torch.zeros(ranking.shape, dtype=torch.bool)
-    rows = in_numpy(ranking).reshape(-1, length)
-    mark_best(rows.numpy(), valid.reshape(-1, length).numpy(), min(top_k, length), keep.view(-1, length).numpy())
-    return keep
-
-
-def in_numpy(tensor: Tensor) -> Tensor:
-    """Detached, and in a precision that numpy has."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-@numba.njit(cache=True, parallel=True)
-def softmax_rows(scores: np.ndarray, keep: np.ndarray, weights: np.ndarray) -> None:
-    """weights (R, N) = softmax of each row over its kept columns, zero elsewhere; `keep` (R / C, N) serves C rows."""
-    rows, length = scores.shape
-    each = rows // len(keep)
-    for row in numba.prange(rows):
-        kept = keep[row // each]
-        most = -np.inf
+        values = np.where(valid[row // each], ranking[row], -np.inf)
+        high = values.max()
+        low = high
         for column in range(length):
-            if kept[column]:
-                most = max(most, scores[row, column])
-        total = scores.dtype.type(0)
-        for column in range(length):
-            weight = scores.dtype.type(0)
-            if kept[column]:
-                weight = np.exp(scores[row, column] - scores.dtype.type(most))
-            weights[row, column] = weight
-            total += weight
-        if total != 0:
+            if values[column] > -np.inf:
+                low = min(low, values[column])
+        if low == -np.inf:
+            continue
+        # At least K are `low` or more, or there are no more; less than K are `high` or more, or `high` is `low`.
+        if (values >= high).sum() >= top_k:
+            low = high
+        while low < high:
+            middle = low + (high - low) / 2
+            if not low < middle < high:
+                break
+            count = 0
             for column in range(length):
-                weights[row, column] /= total
-
-
-@numba.njit(cache=True, parallel=True, fastmath={"reassoc", "contract"})
-def softmax_gradient(weights: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
-    """out = weights * (gradient - sum of weights * gradient), a row each."""
-    rows, length = weights.shape
-    for row in numba.prange(rows):
-        total = weights.dtype.type(0)
+                count += values[column] >= middle
+            if count >= top_k:
+                low = middle
+            else:
+                high = middle
+            if count == top_k:
+                break
+        above = 0
         for column in range(length):
-            total += weights[row, column] * gradient[row, column]
-        for column in range(length):
-            out[row, column] = weights[row, column] * (gradient[row, column] - total)
+            above += values[column] > low
+        room = top_k - above
+        for column in range(length - 1, -1, -1):
+            if values[column] > low:
+                keep[row, column] = True
+            elif values[column] == low and room > 0:
+                keep[row, column] = True
+                room -= 1
 
 
-class _Attend(torch.autograd.Function):
-    """Softmax over the columns kept."""
+def best(ranking: Tensor, valid: Tensor, top_k: int, retrieve_padding: bool = False) -> Tensor:
+    """(H, C, N) true for the K columns of highest rank; padding last, and kept only where that is asked for.
 
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, keep: Tensor) -> Tensor:
-        length = scores.shape[-1]
-        weights = torch.empty(scores.shape, dtype=scores.dtype)
-        rows = scores.reshape(-1, length).numpy()
-        softmax_rows(rows, keep.reshape(-1, length).numpy(), weights.view(-1, length).numpy())
-        ctx.save_for_backward(weights)
-        return weights
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (weights,) = ctx.saved_tensors
-        out, length = torch.empty_like(weights), weights.shape[-1]
-        rows = gradient.reshape(-1, length).numpy()
-        softmax_gradient(weights.view(-1, length).numpy(), rows, out.view(-1, length).numpy())
-        return out, None
+    `valid` (H, 1, N) or (H, C, N). On a CPU, of equal ranks the newest (rightmost) are kept.
+    """
+    if ranking.device.type == "cpu" and not retrieve_padding:
+        length = ranking.shape[-1]
+        ranking = ranking.detach().to(torch.promote_types(ranking.dtype, torch.float32))  # what numpy has
+        marked = np.zeros((ranking.numel() // length, length), bool)
+        numbers, kept = (tensor.reshape(-1, length).numpy() for tensor in (ranking, valid))
+        mark_best(numbers, kept, min(top_k, length), marked)
+        return torch.from_numpy(marked).view(ranking.shape)
+    columns = ranking.masked_fill(~valid, PADDING_SCORE).topk(min(top_k, ranking.shape[-1]), -1, sorted=False).indices
+    keep = torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device).scatter_(-1, columns, True)
+    return keep if retrieve_padding else keep.logical_and_(valid)
 
 
 def attend(scores: Tensor, keep: Tensor) -> Tensor:
     """Softmax of the scores (H, C, N) over the positions kept; zero elsewhere, and for rows that keep none."""
-    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
-        weights = torch.softmax(scores.masked_fill(~keep, PADDING_SCORE), -1)
-        return weights * keep
-    return _Attend.apply(scores, keep)  # type: ignore[no-any-return]
+    return torch.softmax(scores.masked_fill(~keep, PADDING_SCORE), -1) * keep

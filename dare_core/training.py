@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,10 +14,12 @@ from dare_core import metrics
 from dare_core.click_model import ClickModel
 from dare_core.config import RunConfig, TrainingConfig
 from dare_core.devices import check_memory, usable_device
+from dare_core.embeddings import Batch
 from dare_core.errors import InputError
 from dare_core.gradients import GradientRecord, GradientRecorder
 from dare_core.optimizers import Steps
 from dare_core.samples import Samples
+from dare_core.schedule import running_on
 
 STEPS_AN_EPOCH, FEWEST_SAMPLES, MOST_SAMPLES = 2_000, 32, 2_048
 """The recipe: about the paper's number of steps per epoch, and its batch size at its number of samples."""
@@ -26,6 +27,10 @@ REPETITION = 1_000_003
 """Seeds between two repetitions: more than the seeds of any study."""
 EVALUATION_BATCH = 512
 """Histories an evaluation batch: in evaluation mode its size changes speed and memory, not the result."""
+GATHERED = 512
+"""Histories that are gathered at a time for training."""
+SHOWN = 50
+"""Steps between two moves of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,44 @@ def seeds_of(config: RunConfig) -> tuple[int, int, int]:
     return weights, weights, config.seed
 
 
-def use_threads() -> None:
-    """Let compiled loops use as many threads as PyTorch."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+def read_batches(samples: Samples, parts: Sequence[Tensor]) -> Iterator[Batch]:
+    """The batches of a split: small ones are gathered several at a time, which takes little more time than one."""
+    each = max(1, GATHERED // len(parts[0]))
+    for at in range(0, len(parts), each):
+        some = list(parts[at : at + each])
+        together = samples.batch(torch.cat(some))
+        sizes = [len(part) for part in some]
+        tensors = (getattr(together, field.name).split(sizes) for field in fields(Batch))
+        yield from (Batch(*cut) for cut in zip(*tensors, strict=True))
+
+
+class Selection:
+    """Validates a model while it is trained, and keeps its best weights."""
+
+    def __init__(self, model: ClickModel, samples: Samples, config: RunConfig, histories: int) -> None:
+        self.model, self.samples, self.config, self.histories = model, samples, config, histories
+        self.history: list[Validation] = []
+        self.probabilities: list[np.ndarray] = []
+        self.weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> Validation:
+        """The line of highest AUC, of equal ones the first."""
+        return max(self.history, key=lambda line: line.auc)
+
+    def validate(self, step: int, seen: int, loss: float) -> Validation:
+        """One more line of the history. Raises InputError where the loss is not finite."""
+        settings = self.config.training
+        if not np.isfinite(loss):
+            raise InputError(
+                f"Training {self.config.model.name} diverged at step {step} (the loss is not finite): "
+                f"lower learning_rate (now {settings.learning_rate})."
+            )
+        self.probabilities.append(predict(self.model, self.samples, settings, self.histories))
+        self.history.append(Validation(step, seen, loss, *evaluate(self.probabilities[-1])))
+        if self.best is self.history[-1]:
+            keep_weights(self.weights, self.model)
+        return self.history[-1]
 
 
 def train(
@@ -142,6 +182,7 @@ def train(
     device: str = "cpu",
     row_wise: bool | None = None,
     observe: Callable[[int, ClickModel], None] | None = None,
+    threads: int = 1,
 ) -> Trained:
     """Train a model and keep the weights of the best validation AUC.
 
@@ -149,7 +190,8 @@ def train(
     are in `splits` already. Recording gradients changes nothing: it only listens. Samples and histories stay on
     `device` throughout, and nothing waits for it between two validations. `row_wise`: see `Steps`; on a CPU only,
     and there by default. `observe` is shown the model before the first step (0) and after every step (counted
-    from 1), and must leave it as it is; rows of tables that no batch has read lately may lag behind.
+    from 1), and must leave it as it is; rows of tables that no batch has read lately may lag behind. `threads` of
+    the processor: a small batch gives a second one nothing to do.
 
     Raises InputError where there is too little to train on, the device is missing or too small, or the loss
     stops being finite.
@@ -159,88 +201,91 @@ def train(
         raise InputError(f"Log {config.log!r} gives {len(splits['train'])} training targets: too few to train on.")
     histories = batch_histories(settings, splits["train"])
     place = usable_device(device)
-    use_threads()
-    model = make()
-    memory = check_memory(model, splits, histories, place)
-    if memory and progress:
-        tqdm.write(memory, file=sys.stderr)
-    model = model.to(place)
-    clicks = splits["train"].clicks.to(place)
-    splits = {name: samples.on(clicks) for name, samples in splits.items()}
-    samples = splits["train"]
-    drop_last = "drop_last" in settings.official
+    with running_on(threads):
+        model = make()
+        memory = check_memory(model, splits, histories, place)
+        if memory and progress:
+            tqdm.write(memory, file=sys.stderr)
+        model = model.to(place)
+        clicks = splits["train"].clicks.to(place)
+        splits = {name: samples.on(clicks) for name, samples in splits.items()}
+        selection = Selection(model, splits["validation"], config, histories)
+        recorder = GradientRecorder(model) if settings.record_gradients else None
+        row_wise = place.type == "cpu" if row_wise is None else row_wise
+        seconds = run_epochs(model, splits["train"], selection, recorder, row_wise, progress, observe)
+        model.load_state_dict(selection.weights)
+        test = predict(model, splits["test"], settings, histories)
+    record = recorder.result() if recorder is not None else None
+    speed = selection.history[-1].samples / seconds
+    validation = np.stack(selection.probabilities)
+    return Trained(model.cpu(), selection.history, selection.best, validation, test, record, seconds, speed)
+
+
+def run_epochs(
+    model: ClickModel,
+    samples: Samples,
+    selection: Selection,
+    recorder: GradientRecorder | None,
+    row_wise: bool,
+    progress: bool,
+    observe: Callable[[int, ClickModel], None] | None,
+) -> float:
+    """All epochs with their validations; returns the seconds that the steps took."""
+    config, histories, place = selection.config, selection.histories, samples.items.device
+    settings, drop_last = config.training, "drop_last" in config.training.official
     steps_an_epoch = len(list(batches(torch.arange(len(samples)), histories, drop_last)))
-    steps = Steps(
-        model, settings, settings.epochs * steps_an_epoch, place.type == "cpu" if row_wise is None else row_wise
-    )
-    recorder = GradientRecorder(model) if settings.record_gradients else None
+    steps = Steps(model, settings, settings.epochs * steps_an_epoch, row_wise)
     generator = torch.Generator().manual_seed(seeds_of(config)[1])
     validate_after = validation_steps(steps_an_epoch, settings.validations_per_epoch)
-
-    history: list[Validation] = []
-    validations: list[np.ndarray] = []
-    best: Validation | None = None
-    best_weights: dict[str, Tensor] = {}
-    step = seen = loss_steps = 0
+    step = seen = shown = first = 0
     seconds = 0.0
     loss_sum = torch.zeros((), device=place)
-    bar = tqdm(
-        total=settings.epochs * samples.size,
-        unit=" samples",
-        unit_scale=True,
-        desc=f"{config.model.name} seed {config.seed}",
-        disable=None if progress else True,
-        leave=False,
-    )
+    name, total = f"{config.model.name} seed {config.seed}", settings.epochs * samples.size
     if observe is not None:
         observe(0, model)
-    with bar:
+    quiet = None if progress else True  # None: quiet where there is no terminal
+    with tqdm(total=total, unit=" samples", unit_scale=True, desc=name, disable=quiet, leave=False) as bar:
         started = time.perf_counter()
         for _ in range(settings.epochs):
             order = torch.randperm(len(samples), generator=generator).to(place)
-            for at, index in enumerate(batches(order, histories, drop_last), 1):
-                batch = samples.batch(index)
-                steps.prepare(batch)
-                with mixed_precision(settings, place):
-                    output = model(batch)
-                    main, auxiliary = model.losses(output)
-                loss = main + auxiliary
-                if recorder is not None:
-                    recorder.listen(output.vectors, batch)
-                loss.backward()
-                model.combine_gradients()
-                if recorder is not None:
-                    recorder.record()
-                steps.step()
-                loss_sum += loss.detach()
-                step, loss_steps, seen = step + 1, loss_steps + 1, seen + batch.target_items.numel()
-                bar.update(batch.target_items.numel())
+            parts = list(batches(order, histories, drop_last))
+            for at, batch in enumerate(read_batches(samples, parts), 1):
+                loss_sum += train_step(model, batch, steps, settings, recorder)
+                step, seen = step + 1, seen + batch.target_items.numel()
                 if observe is not None:
                     observe(step, model)
                 if at in validate_after:
                     steps.catch_up()
-                    mean_loss = float(loss_sum) / loss_steps  # here a GPU is waited for
+                    loss = float(loss_sum) / (step - first)  # here a GPU is waited for
                     seconds += time.perf_counter() - started
-                    if not np.isfinite(mean_loss):
-                        raise InputError(
-                            f"Training {config.model.name} diverged at step {step} (the loss is not finite): "
-                            f"lower learning_rate (now {settings.learning_rate})."
-                        )
-                    validations.append(predict(model, splits["validation"], settings, histories))
-                    values = evaluate(validations[-1])
-                    history.append(Validation(step, seen, mean_loss, *values))
+                    line = selection.validate(step, seen, loss)
                     loss_sum.zero_()
-                    loss_steps = 0
-                    bar.set_postfix(validation_auc=f"{values[0]:.4f}")
-                    if best is None or history[-1].auc > best.auc:
-                        best = history[-1]
-                        keep_weights(best_weights, model)
+                    first = step
+                    bar.set_postfix(validation_auc=f"{line.auc:.4f}", refresh=False)
                     started = time.perf_counter()
-    assert best is not None
-    model.load_state_dict(best_weights)
-    test = predict(model, splits["test"], settings, histories)
-    record = recorder.result() if recorder is not None else None
-    return Trained(model.cpu(), history, best, np.stack(validations), test, record, seconds, seen / seconds)
+                if at % SHOWN == 0 or at in validate_after:
+                    bar.update(seen - shown)
+                    shown = seen
+    return seconds
+
+
+def train_step(
+    model: ClickModel, batch: Batch, steps: Steps, settings: TrainingConfig, recorder: GradientRecorder | None
+) -> Tensor:
+    """One step of training; returns its loss."""
+    steps.prepare(batch)
+    with mixed_precision(settings, batch.target_items.device):
+        output = model(batch)
+        main, auxiliary = model.losses(output)
+    loss = main + auxiliary
+    if recorder is not None:
+        recorder.listen(output.vectors, batch)
+    loss.backward()
+    model.combine_gradients()
+    if recorder is not None:
+        recorder.record()
+    steps.step()
+    return loss.detach()
 
 
 def keep_weights(kept: dict[str, Tensor], model: ClickModel) -> None:

@@ -15,7 +15,7 @@ def test_equal_to_torch(kind: torch.dtype, ids_kind: torch.dtype) -> None:
     ids = torch.randint(0, 50, (7, 40), generator=generator).to(ids_kind)
     weights = torch.randn(7, 40, 6, dtype=kind, generator=generator)
     gradients = []
-    for read in (lambda t: lookup(t, ids)[0], lambda t: functional.embedding(ids, t)):
+    for read in (lambda t: lookup([t], [[ids]])[0][0], lambda t: functional.embedding(ids, t)):
         leaf = table.clone().requires_grad_()
         rows = read(leaf)
         assert torch.equal(rows, table[ids.long()])
@@ -28,6 +28,6 @@ def test_equal_to_torch(kind: torch.dtype, ids_kind: torch.dtype) -> None:
 def test_broadcast_gradients() -> None:
     """A gradient that is not contiguous, as an expanded row's, adds up all the same."""
     table = torch.ones(5, 3, requires_grad=True)
-    lookup(table, torch.tensor([1, 1, 4]))[0].sum(0).sum().backward()
+    lookup([table], [[torch.tensor([1, 1, 4])]])[0][0].sum(0).sum().backward()
     assert table.grad is not None
     assert table.grad.tolist() == [[0.0] * 3, [2.0] * 3, [0.0] * 3, [0.0] * 3, [1.0] * 3]

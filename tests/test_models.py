@@ -1,6 +1,7 @@
 """Invariants that every model keeps."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import SMALL_SAMPLES, make_log, random_batch
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.embeddings import FIELDS, ROLES, Counts, Tables
 from dare_core.errors import InputError
-from dare_core.models import MODELS, build_model, model_table
+from dare_core.models import MODELS, build_model, model_spec, model_table
 from dare_core.runs import counts_of
 from dare_core.samples import make_samples
 from dare_core.search import TopK, attend
@@ -120,6 +121,7 @@ def test_gradients_reach_exactly_the_tables_of_the_model(name: str) -> None:
 def test_gradients_come_from_the_roles_of_each_table(name: str) -> None:
     """Attention is trained where there is a score; a head's loss reaches only what that head reads."""
     built, batch = model(name), random_batch(shortest=6)
+    built.embeddings.apart = True
     output = built(batch)
     main, auxiliary = built.losses(output)
     roles = {role: list(rows.values()) for role, rows in output.vectors.rows.items()}
@@ -288,3 +290,12 @@ def test_initial_values() -> None:
 def test_unknown_model_names_the_nearest() -> None:
     with pytest.raises(InputError, match="'TWIN'"):
         model("twn")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("projection (only itm)", "projection (only item)"), ("three table", "three tables"), ("dare", "DARE")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"Did you mean {meant!r}?")):
+        model_spec(typed)

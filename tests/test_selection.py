@@ -1,4 +1,4 @@
-"""The CPU's own arithmetic against PyTorch's: inner products, top-K, softmax, PReLU; and it ignores threads."""
+"""The arithmetic of search against PyTorch's plain operations: products, pooling, top-K, softmax, PReLU, loss."""
 
 import numba
 import pytest
@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from dare_core import learned_score
-from dare_core.click_model import PReLU
+from dare_core.click_model import PReLU, cross_entropy
 from dare_core.lookup import lookup
-from dare_core.selection import PADDING_SCORE, attend, inner_products, keep_best
+from dare_core.selection import attend, best, pooled, scaled_products
 
 DOUBLE = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(0)}
 
@@ -21,40 +21,60 @@ def some_valid(share: float = 0.7) -> torch.Tensor:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 1.0])
 def test_keep_best_is_top_k(top_k: int, share: float) -> None:
     ranking, valid = torch.randn(5, 3, 40, **DOUBLE), some_valid(share)
-    keep = keep_best(ranking, valid, top_k)
+    keep = best(ranking, valid, top_k)
     columns = ranking.masked_fill(~valid, -1e9).topk(min(top_k, 40), -1).indices
     expected = torch.zeros_like(keep).scatter(-1, columns, True) & valid
     assert torch.equal(keep, expected)
-    assert torch.equal(keep, keep_best(ranking, valid.expand_as(ranking), top_k))
+    assert torch.equal(keep, best(ranking, valid.expand_as(ranking), top_k))
 
 
 def test_of_equal_ranks_the_newest_are_kept() -> None:
-    keep = keep_best(torch.zeros(1, 1, 6), torch.tensor([[[True, True, True, True, True, False]]]), 2)
+    keep = best(torch.zeros(1, 1, 6), torch.tensor([[[True, True, True, True, True, False]]]), 2)
     assert keep.flatten().tolist() == [False, False, False, True, True, False]
 
 
-def plain_attend(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(scores.masked_fill(~keep, PADDING_SCORE), -1) * keep
+def test_of_many_equal_ranks_no_more_than_k_are_kept() -> None:
+    ranking = torch.randint(0, 4, (5, 3, 40), generator=torch.Generator().manual_seed(3)).float()
+    for values in (ranking, ranking * 1e-30, ranking * 1e30 - 1e30):
+        keep = best(values, some_valid(), 9)
+        newer = values.double() + torch.arange(40) / 1e6 * values.abs().amax()  # breaks ties
+        assert torch.equal(keep, best(newer, some_valid(), 9)) and (keep.sum(-1) == 9).all()
 
 
 def test_attend_is_a_masked_softmax() -> None:
-    scores = (3 * torch.randn(5, 3, 40, **DOUBLE)).requires_grad_()
+    scores = torch.randn(5, 3, 40, **DOUBLE)
     keep = some_valid(0.5).expand_as(scores).clone()
     keep[0] = False  # nothing kept: no weight
-    upstream = torch.randn(5, 3, 40, **DOUBLE)
-    results = []
-    for way in (attend, plain_attend):
-        weights = way(scores, keep)
-        (gradient,) = torch.autograd.grad((weights * upstream).sum(), scores)
-        results.append((weights.detach(), gradient))
-    for ours, theirs in zip(*results, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-14)
-    assert not results[0][0][0].any() and not torch.allclose(plain_attend(scores, ~keep), results[0][0])
+    expected = torch.where(keep, scores.exp(), 0)
+    expected = expected / expected.sum(-1, keepdim=True).clamp(min=1e-300)
+    assert torch.allclose(attend(scores, keep), expected, atol=1e-14)
+    assert not attend(scores, keep)[0].any()
 
 
-def test_gradients_of_the_products_and_of_prelu() -> None:
+def rows(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    return {field: torch.randn(*shape, **DOUBLE).requires_grad_() for field, shape in shapes.items()}
+
+
+def test_products_and_pooling_have_their_gradients() -> None:
+    q = rows({"item": (2, 3, 5), "category": (2, 3, 4), "position": (1, 6)})
+    k = rows({"item": (2, 7, 5), "category": (2, 7, 4), "position": (7, 6)})
+    weights = torch.randn(2, 6, 7, **DOUBLE).requires_grad_()
+    sides, scales = (list(q.values()), list(k.values())), (0.3, 0.4, 0.5)
+    expected = sum(s * a @ b.mT for s, a, b in zip(scales, *sides, strict=True))
+    assert torch.allclose(scaled_products(scales, *sides), expected)
+    assert torch.autograd.gradcheck(lambda *r: scaled_products(scales, r[:3], r[3:]), [*sides[0], *sides[1]])
+    assert torch.autograd.gradcheck(lambda w, *r: pooled(w, r[:3], r[3:], 3), [weights, *sides[0], *sides[1]])
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """It would be wrong without a word."""
     q, k = (torch.randn(2, n, 5, **DOUBLE).requires_grad_() for n in (3, 7))
-    assert torch.autograd.gradcheck(inner_products, (q, k))
+    for loss in (scaled_products((1.0,), [q], [k]).sum(), cross_entropy(q[..., :2])):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            torch.autograd.grad(loss, q, create_graph=True)
+
+
+def test_prelu_and_the_loss_are_pytorchs() -> None:
     ours, theirs = PReLU().double(), nn.PReLU().double()
     results = []
     for layer in (ours, theirs):
@@ -64,6 +84,11 @@ def test_gradients_of_the_products_and_of_prelu() -> None:
         results.append((out.detach(), values.grad, layer.weight.grad))
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, atol=1e-14)
+    logits = torch.randn(4, 3, 2, **DOUBLE).requires_grad_()
+    log_probability = (torch.softmax(logits, -1) + 1e-8).log()
+    plain = -(log_probability[:, :1, 0].sum() + log_probability[:, 1:, 1].sum()) / 12
+    assert torch.allclose(cross_entropy(logits), plain, atol=1e-14)
+    assert torch.autograd.gradcheck(cross_entropy, logits)
 
 
 @pytest.mark.parametrize("block", [1, 100, 10**6])
@@ -99,8 +124,8 @@ def test_nothing_depends_on_the_number_of_threads() -> None:
     for threads in (1, most):
         numba.set_num_threads(threads)
         table, leaf = torch.zeros(50, 6, requires_grad=True), scores.clone().requires_grad_()
-        lookup(table, ids)[0].backward(upstream)
-        keep = keep_best(leaf, torch.ones(40, 1, 30, dtype=torch.bool), 5)
+        lookup([table], [[ids]])[0][0].backward(upstream)
+        keep = best(leaf, torch.ones(40, 1, 30, dtype=torch.bool), 5)
         attend(leaf, keep).square().sum().backward()
         results.append((table.grad, keep, leaf.grad))
     for one, several in zip(*results, strict=True):

@@ -10,6 +10,7 @@ from dare_core.data.logs import Log
 from dare_core.errors import InputError
 from dare_core.metrics import auc
 from dare_core.models import build_model
+from dare_core.optimizers import Steps
 from dare_core.runs import counts_of
 from dare_core.samples import make_samples
 from dare_core.training import (
@@ -112,15 +113,13 @@ def test_published_habits_switch_on_alone(log: Log) -> None:
 
 def test_l2_is_the_published_penalty(log: Log) -> None:
     """Weight decay of 2 * l2 is the gradient of l2 * ||w||^2."""
-    from dare_core.optimizers import make_optimizer
-
     config = TrainingConfig(l2=0.01)
     model = build_model(ModelConfig(size=4), counts_of(log, SMALL_SAMPLES), config)
-    groups = make_optimizer(model, config).param_groups
-    assert [g["weight_decay"] for g in groups] == [0.0, 0.02]
+    (tables, of_tables), (rest, of_rest) = Steps(model, config, 10, row_wise=False).dense.groups
+    assert (of_tables, of_rest) == (0.0, 0.02)
     names = {id(p): n for n, p in model.named_parameters()}
-    assert all("sets" in names[id(p)] for p in groups[0]["params"])
-    assert not any("sets" in names[id(p)] for p in groups[1]["params"])
+    assert all("sets" in names[id(p)] for p in tables)
+    assert not any("sets" in names[id(p)] for p in rest)
 
 
 def test_shuffled_labels_teach_nothing() -> None:
