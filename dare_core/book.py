@@ -1,8 +1,9 @@
 """From notebooks to a book: execute the chapters with papermill, build them with Jupyter Book.
 
-A book lies in one folder (`<store>/book/<profile>` unless told otherwise): `source/` what it is built from,
+A book lies in one folder (`<store>/book/<label>` unless told otherwise): `source/` what it is built from,
 executed notebooks included; `_build/html/` the pages, which fetch nothing from the network. The chapters'
-metrics and `ledger.json` lie in the profile's results folder.
+metrics and `ledger.json` lie in the label's results folder. A label is a profile's name, with a hash of the
+parameters that are not the profile's, where there are any.
 """
 
 import importlib.util
@@ -21,6 +22,9 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -30,6 +34,7 @@ from dare_core.errors import InputError
 from dare_core.files import store_root
 from dare_core.schedule import run_in_order
 from dare_core.studies import STUDIES
+from dare_core.studies.chapter import LABELS, ChapterConfig, label_of
 from dare_core.studies.stored import write_stored_tables
 
 LANDING = "landing"
@@ -70,32 +75,73 @@ def notebook_of(name: str) -> Path:
     return found[0]
 
 
-def chapter_parameters(name: str, profile: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def chapter_parameters(name: str, profile: str, parameters: dict[str, Any], label: str = "") -> dict[str, Any]:
     """One chapter's parameters: the profile's shared ones, its own, then `parameters`; later ones win.
 
-    Shared ones go only where they are known. Raises InputError for an unknown profile, and for a parameter
-    that the chapter does not have or whose type or range is wrong.
+    Shared ones go only where they are known. `profile` becomes the label of the results: `label` or, where parameters
+    go beyond the profile's, one of their own. Raises InputError for an unknown profile, and for a parameter that the
+    chapter does not have or whose type or range is wrong.
     """
+    notebook_of(name)
+    merged = {**_profile_parameters(name, profile), **parameters, "profile": profile}
+    checked = STUDIES[name].Config.checked(merged)
+    label = label or label_of(profile, _beyond(name, profile, checked))
+    return {key: getattr(checked, key) for key in merged} | {"profile": label}
+
+
+def _profile_parameters(name: str, profile: str) -> dict[str, Any]:
+    """A profile's parameters of a chapter."""
     profiles = read_plan("profiles.yml")["profiles"]
     if profile not in profiles:
         raise InputError(f"there is no profile {profile!r}: choose from {', '.join(profiles)}")
-    notebook_of(name)
-    config = STUDIES[name].Config
-    shared = {key: value for key, value in profiles[profile]["all"].items() if key in config.model_fields}
-    own = profiles[profile]["chapters"].get(name, {})
-    merged = {**shared, **own, **parameters, "profile": profile}
-    checked = config.checked(merged)
-    return {key: getattr(checked, key) for key in merged}
+    fields = STUDIES[name].Config.model_fields
+    shared = {key: value for key, value in profiles[profile]["all"].items() if key in fields}
+    return {**shared, **profiles[profile]["chapters"].get(name, {})}
+
+
+def _beyond(name: str, profile: str, checked: ChapterConfig) -> dict[str, Any]:
+    """Parameters of a chapter whose values are not the profile's, results' place and label left out."""
+    plain = STUDIES[name].Config.checked(_profile_parameters(name, profile)).model_dump(mode="json", exclude={*LABELS})
+    given = checked.model_dump(mode="json", exclude={*LABELS})
+    return {key: value for key, value in given.items() if value != plain[key]}
 
 
 def run_study(name: str, parameters: dict[str, Any], profile: str = "smoke", out: Path | None = None) -> Path:
     """Execute one chapter, starting from a profile's parameters; returns the executed notebook.
 
-    It lies in `out`, or in `<store>/notebooks/<profile>`. Raises InputError for a bad parameter before a
-    kernel starts, and for a cell that fails.
+    It lies in `out`, or in `<store>/notebooks/<label>`: the profile's name, with a hash of the parameters beyond it.
+    Raises InputError for a bad parameter before a kernel starts, and for a cell that fails.
     """
     merged = chapter_parameters(name, profile, parameters)
-    return execute_chapter(name, merged, out or store_root() / "notebooks" / profile)
+    return execute_chapter(name, merged, out or store_root() / "notebooks" / merged["profile"])
+
+
+def book_parameters(
+    names: list[str], profile: str, parameters: dict[str, Any], placed: dict[str, Any]
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Label of a book, and each chapter's parameters: `parameters` go to those that have one of that name."""
+    given: dict[str, dict[str, Any]] = {}
+    beyond: dict[str, Any] = {}
+    for name in names:
+        config = STUDIES[name].Config
+        given[name] = {key: value for key, value in parameters.items() if key in config.model_fields}
+        beyond |= _beyond(name, profile, config.checked(_profile_parameters(name, profile) | given[name]))
+    label = label_of(profile, beyond)
+    return label, {name: chapter_parameters(name, profile, {**given[name], **placed}, label) for name in names}
+
+
+def labels() -> list[str]:
+    """Labels of the results in the store."""
+    return sorted(path.parent.name for path in (store_root() / "book").glob("*/results"))
+
+
+class _ThisPython(AsyncKernelManager):
+    """Starts kernels of the Python that runs now, whichever one the user has registered under their name."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How a kernel is started."""
+        return KernelSpec(**get_kernel_dict())
 
 
 def execute_chapter(name: str, parameters: dict[str, Any], out_dir: Path) -> Path:
@@ -113,6 +159,7 @@ def execute_chapter(name: str, parameters: dict[str, Any], out_dir: Path) -> Pat
             executed,
             parameters,
             kernel_name="python3",
+            kernel_manager_class=_ThisPython,
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
@@ -137,25 +184,21 @@ def build_book(
     A chapter that nothing has changed for is taken from its last execution (`chapter_store`), unless `fresh`.
 
     `parameters` overrides the profile's in every chapter that has a parameter of that name. Without `out`
-    the book lies in `<store>/book/<profile>` and its results where `dare claims` reads the profile's; with
-    it, both lie in `out`: a new or empty folder, or an older book's. Raises InputError for an unknown
-    chapter, profile or parameter, for a chapter that fails (those that ended keep their results), for any
-    warning of the build, and for a page that would fetch anything from the network.
+    the book lies in `<store>/book/<label>` and its results where `dare claims` reads the label's, which is the
+    profile's name, with a hash of the parameters beyond it; with `out`, both lie there: a new or empty folder, or an
+    older book's. Raises InputError for an unknown chapter, profile or parameter, for a chapter that fails (those that
+    ended keep their results), for any warning of the build, and for a page that would fetch anything from the network.
     """
     start = time.monotonic()
-    results = out / "results" if out else results_folder(profile)
     if out and out.is_dir() and any(out.iterdir()) and not (out / "source" / "_config.yml").is_file():
         raise InputError(f"{out} holds something that is not a book: choose a new or empty folder")
-    placed = {"results": str(results)} if out else {}  # as typed: the executed notebooks show it
-    out = (out or store_root() / "book" / profile).resolve()
     order = _order(chapters)
     names = list(order)
     _check_known(names, parameters or {})
-    merged = {}
-    for name in names:
-        fields = STUDIES[name].Config.model_fields
-        given = {key: value for key, value in (parameters or {}).items() if key in fields}
-        merged[name] = chapter_parameters(name, profile, {**given, **placed})
+    placed = {"results": str(out / "results")} if out else {}  # as typed: the executed notebooks show it
+    label, merged = book_parameters(names, profile, parameters or {}, placed)
+    results = out / "results" if out else results_folder(label)
+    out = (out or store_root() / "book" / label).resolve()
     _stage(out, results, names)
     folder = out / "source" / "notebooks"
     folder.mkdir()
@@ -165,7 +208,7 @@ def build_book(
             _execute(name, merged[name], folder, results, fresh, bar)
 
         run_in_order({name: after for name, after in order.items() if name not in COLLECTING}, execute)
-        write_ledger(results, profile)  # the landing page shows it
+        write_ledger(results, label)  # the landing page shows it
         run_in_order({name: [] for name in COLLECTING if name in order}, execute)
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
     write_stored_tables(names, out / "source" / "results" / "stored")

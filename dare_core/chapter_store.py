@@ -14,7 +14,16 @@ from typing import Any
 
 from dare_core.claims import project_root
 from dare_core.data.logs import COMPLETE_JOURNEY, available, load
-from dare_core.files import atomic_folder, canonical_json, sha256_of, short_hash, store_root, write_json
+from dare_core.files import (
+    atomic_folder,
+    canonical_json,
+    locked,
+    remove_folder,
+    sha256_of,
+    short_hash,
+    store_root,
+    write_json,
+)
 
 COLLECTING = ("landing", "reproducibility")
 """Chapters that show what others left behind: always executed."""
@@ -61,16 +70,18 @@ def recall(name: str, key: str, executed: Path, results: Path) -> bool:
 
     Its trainings count as reused. Returns whether there was one.
     """
-    folder = store_root() / "chapters" / name / key
+    place = store_root() / "chapters" / name
+    folder = place / key
     try:
-        metrics = json.loads((folder / f"{name}.json").read_text("utf-8"))
-        runs = metrics["runs"]
-        metrics["runs"] = {"computed": 0, "reused": runs["computed"] + runs["reused"]}
-        shutil.copy(folder / executed.name, executed)
+        with locked(place):
+            metrics = json.loads((folder / f"{name}.json").read_text("utf-8"))
+            runs = metrics["runs"]
+            metrics["runs"] = {"computed": 0, "reused": runs["computed"] + runs["reused"]}
+            shutil.copy(folder / executed.name, executed)
+            for path in results_of(name, folder)[1:]:
+                shutil.copy(path, results)
     except (OSError, ValueError, KeyError):  # missing or damaged
         return False
-    for path in results_of(name, folder)[1:]:
-        shutil.copy(path, results)
     write_json(results / f"{name}.json", metrics)
     return True
 
@@ -78,9 +89,10 @@ def recall(name: str, key: str, executed: Path, results: Path) -> bool:
 def remember(name: str, key: str, executed: Path, results: Path) -> None:
     """Keep an execution, and the last few of the chapter's others."""
     place = store_root() / "chapters" / name
-    shutil.rmtree(place / key, ignore_errors=True)
-    with atomic_folder(place / key) as folder:
-        for path in [executed, *results_of(name, results)]:
-            shutil.copy(path, folder)
-    for old in sorted(place.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    with locked(place):
+        remove_folder(place / key)
+        with atomic_folder(place / key) as folder:
+            for path in [executed, *results_of(name, results)]:
+                shutil.copy(path, folder)
+        for old in sorted(place.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            remove_folder(old)

@@ -132,12 +132,13 @@ def data_list() -> None:
     Example: dare data list
     """
     from dare_core.data.logs import available
+    from dare_core.files import store_root
     from dare_core.present import table
 
     rows = [
         {"log": c.name, "kind": c.kind, "clicks": c.rows_kept, "users": c.users, "items": c.items} for c in available()
     ]
-    say(table(rows) if rows else "No log is prepared yet: dare data prepare --help")
+    say(table(rows) if rows else f"No log is prepared yet in {store_root()}: dare data prepare --help")
 
 
 @data_app.command("show")
@@ -169,6 +170,7 @@ def train(
     model: Annotated[str, typer.Option(help="a model of the table of models")] = "DARE",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
     device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="processor threads; another number is another run")] = 1,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 where PyTorch's autocast allows it")] = "float32",
     parameter: Annotated[
         list[str] | None, typer.Option("-p", help="any setting of a study, key=value; may be given again")
@@ -180,11 +182,12 @@ def train(
     """
     from dare_core.metrics import auc, logloss
     from dare_core.runs import RunStore
-    from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+    from dare_core.studies.common import StudyConfig
+    from dare_core.studies.experiment import Experiment
 
     config = StudyConfig.checked({"logs": log, **parameters(parameter)})
-    store = RunStore(device=device)
-    experiment = Experiment(config, log, resolve_log(config, log, store), store)
+    store = RunStore(device=device, threads=threads)
+    experiment = Experiment(config, log, store)
     run = store.get(experiment.run_config(model, seed, precision=precision))
     labels = experiment.store.samples(run.config)["test"].labels
     kept = ~(run.test_probability != run.test_probability)
@@ -234,19 +237,20 @@ def book(
 
 @app.command()
 def claims(
-    profile: Annotated[str, typer.Option(help="whose results")] = "standard",
+    profile: Annotated[str, typer.Option(help="whose results: a profile, or the label of a book")] = "standard",
     as_json: Annotated[bool, typer.Option("--json", help="a list of objects")] = False,
 ) -> None:
     """The ledger: claim, the paper's number, ours with its interval, log, verdict.
 
     Example: dare claims --profile standard --json
     """
-    from dare_core.book import read_plan
+    from dare_core.book import labels, read_plan
     from dare_core.claims import ledger, ledger_table, results_folder
     from dare_core.present import table
 
-    if profile not in read_plan("profiles.yml")["profiles"]:
-        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full or paper.")
+    if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
+        own = "".join(f", {label}" for label in labels() if "+" in label)
+        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full or paper{own}.")
     rows = ledger(results_folder(profile), profile)
     if as_json:
         say(json.dumps([r.model_dump() for r in rows], indent=1, ensure_ascii=False))
@@ -261,8 +265,9 @@ def runs_list() -> None:
     Example: dare runs list
     """
     from dare_core.present import table
-    from dare_core.runs import list_runs
+    from dare_core.runs import runs_and_damaged, runs_root
 
+    runs, damaged = runs_and_damaged()
     rows = [
         {
             "run": run.key,
@@ -273,9 +278,12 @@ def runs_list() -> None:
             "validation AUC": run.best.auc,
             "created": run.created,
         }
-        for run in list_runs()
+        for run in runs
     ]
-    say(table(rows) if rows else "No run is stored yet: dare train --help")
+    say(table(rows) if rows else f"No run is stored yet in {runs_root()}: dare train --help")
+    if damaged:
+        runs_are = "runs" if len(damaged) > 1 else "run"
+        say(f"{len(damaged)} damaged {runs_are} left out: {', '.join(damaged)} (dare runs remove KEY)")
 
 
 @runs_app.command("show")

@@ -64,7 +64,8 @@ def memory_needed(model: ClickModel, splits: dict[str, Samples], histories: int)
     """
     weights = sum(size_of(weight) for weight in model.state_dict().values())
     clicks = splits["train"].clicks
-    samples = [getattr(s, field.name) for s in splits.values() for field in fields(s) if field.type is Tensor]
+    values = [getattr(samples, field.name) for samples in splits.values() for field in fields(samples)]
+    samples = [value for value in values if isinstance(value, Tensor)]
     resident = sum(size_of(tensor) for tensor in [clicks.items, clicks.categories, *samples])
     batch = splits["train"].batch(slice(0, histories))
     return COPIES * weights + resident + 2 * saved_bytes(model, batch)

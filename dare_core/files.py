@@ -7,14 +7,47 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+HELD = ("logs", "runs", "language", "book")
+"""Folders of a store, by which it is told from a folder that happens to be named so."""
+
 
 def store_root() -> Path:
-    """Folder of prepared logs, runs and built books: `DARE_STORE`, or `store` in the working folder."""
-    return Path(os.environ.get("DARE_STORE", "store")).expanduser().resolve()
+    """Folder of prepared logs, runs and built books: `DARE_STORE`, or `store` in a folder of the project.
+
+    That folder is the nearest one, upwards from the working folder, that has a store or is the project's root; the
+    working folder itself where there is none.
+    """
+    if place := os.environ.get("DARE_STORE"):
+        return Path(place).expanduser().resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if _has_store(folder)), here) / "store"
+
+
+def _has_store(folder: Path) -> bool:
+    if any((folder / "store" / part).is_dir() for part in HELD):
+        return True
+    try:
+        return 'name = "dare_core"' in (folder / "pyproject.toml").read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process or thread at a time work at `path`, which lies in the store.
+
+    The lock is a file in `.locks` that the system releases when its process ends, however it ends; it may stay.
+    """
+    lock = store_root() / ".locks" / path.parent.name / f"{path.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
 
 
 @contextmanager
@@ -53,6 +86,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; nothing where there is none, because another process removed it first.
+
+    It is renamed before, so that nobody finds half of it. Raises OSError where it may not be removed.
+    """
+    if not path.is_dir():
+        return
+    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".removing-"))
+    try:
+        with suppress(FileNotFoundError):
+            path.rename(doomed)
+    finally:
+        shutil.rmtree(doomed)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,7 +22,8 @@ STRETCH = 1_024
 STRETCHES = 128
 """Stretches that a finished model is evaluated on, where the text has as many."""
 WATCHED = 16
-"""Stretches of these that are evaluated during training."""
+"""Further stretches, evaluated during training: they decide when it ends, so that the finished model is not judged by
+them. A text with fewer stretches gives the same share of them, but one at least."""
 PATIENCE = 4
 """Evaluations that are compared with as many before them."""
 FLAT = 0.005
@@ -132,20 +133,23 @@ def is_flat(losses: list[float]) -> bool:
     return min(losses[-2 * PATIENCE : -PATIENCE]) - min(losses[-PATIENCE:]) < FLAT
 
 
-def validation_windows(codes: Tensor, block: int) -> Tensor:
+def validation_windows(codes: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Fixed windows (W, N, block + 1): W stretches of validation text, in a seeded order, cut into N windows each.
 
-    They depend on the text and the block alone, so that every model is evaluated on the same characters.
+    Those that are watched during training, and those that the finished model is evaluated on. They depend on the text
+    and the block alone, so that every model is evaluated on the same characters.
     """
     stretches = (len(codes) - 1) // STRETCH
-    if stretches < 2 or block > STRETCH:
+    if stretches < 3 or block > STRETCH:
         raise InputError(
-            f"text: its {len(codes)} validation characters give {stretches} stretches of {STRETCH}, where two are "
+            f"text: its {len(codes)} validation characters give {stretches} stretches of {STRETCH}, where three are "
             f"needed and a block ({block}) must fit into one."
         )
-    chosen = np.random.default_rng(0).permutation(stretches)[:STRETCHES]
+    chosen = np.random.default_rng(0).permutation(stretches)[: WATCHED + STRETCHES]
     starts = torch.from_numpy(chosen)[:, None] * STRETCH + torch.arange(STRETCH // block) * block
-    return codes[starts[:, :, None] + torch.arange(block + 1)]
+    windows = codes[starts[:, :, None] + torch.arange(block + 1)]
+    watched = max(1, len(windows) * WATCHED // (WATCHED + STRETCHES))
+    return windows[:watched], windows[watched:]
 
 
 @torch.no_grad()
@@ -181,7 +185,7 @@ def train_language(
     codes, validation_codes = text.encoded
     if len(codes) <= block + 1:
         raise InputError(f"text: its {len(codes)} training characters are fewer than a block of {block}.")
-    windows = validation_windows(validation_codes, block).to(device)
+    watched, judged = (part.to(device) for part in validation_windows(validation_codes, block))
     model = LanguageModel(config.model, len(text.characters), config.seed).to(device)
     optimizer = make_optimizer(model, settings)
     generator = torch.Generator().manual_seed(config.seed)
@@ -217,13 +221,13 @@ def train_language(
                         f"Training the language model ({config.model.kind}, size {config.model.size}) diverged at "
                         f"iteration {step}: lower learning_rate (now {settings.learning_rate})."
                     )
-                watched = float(evaluate(model, windows[:WATCHED]).mean())
-                history.append(Evaluation(step, rate, train_loss, watched))
+                validation_loss = float(evaluate(model, watched).mean())
+                history.append(Evaluation(step, rate, train_loss, validation_loss))
                 loss_sum, loss_steps = torch.zeros((), device=device), 0
-                bar.set_postfix(validation=f"{watched:.3f}")
+                bar.set_postfix(validation=f"{validation_loss:.3f}")
                 if flat is False and step <= decay_from and is_flat([line.validation_loss for line in history]):
                     flat, decay_from = True, step
                     end = step + max(1, round(step * DECAY_SHARE / (1 - DECAY_SHARE)))
                     bar.total = end
     seconds = time.perf_counter() - started
-    return LanguageTrained(history, evaluate(model, windows), flat, seconds, model)
+    return LanguageTrained(history, evaluate(model, judged), flat, seconds, model)

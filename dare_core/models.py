@@ -17,8 +17,9 @@ __all__ = ["MODELS", "ClickModel", "ModelSpec", "build_model", "model_spec", "mo
 def model_spec(name: str) -> ModelSpec:
     """The row of a name; an unknown name is refused with the nearest one."""
     if name not in MODELS:
-        near = get_close_matches(name.upper(), MODELS, 1, 0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        lower = {known.lower(): known for known in MODELS}
+        near = get_close_matches(name.lower(), lower, 1, 0.3)
+        hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
         raise InputError(f"There is no model {name!r}.{hint} There are: {', '.join(MODELS)}.")
     return MODELS[name]
 

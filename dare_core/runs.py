@@ -1,15 +1,16 @@
 """Finished runs by content hash: computed once, stored whole, verified when read.
 
-A run is its configuration and the content of its log; asked for again it is read back. Layout:
-`runs/<key>/` with `run.json`, `weights.safetensors` and `arrays.safetensors`.
+A run is its configuration, the content of its log, the code that computes it, and the circumstances that its numbers
+depend on (`run_key`); asked for again it is read back. Layout: `runs/<key>/` with `run.json`, `weights.safetensors`
+and `arrays.safetensors`.
 """
 
-import json
 import platform
-import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,26 @@ import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
+from dare_core.code_hash import code_hash
 from dare_core.config import RunConfig, SampleConfig
 from dare_core.data.logs import Log, load
 from dare_core.embeddings import Counts
 from dare_core.errors import InputError
-from dare_core.files import atomic_folder, canonical_json, sha256_of, short_hash, store_root, write_json
+from dare_core.files import atomic_folder, canonical_json, locked, remove_folder, short_hash, store_root
 from dare_core.gradients import GradientRecord
 from dare_core.models import ClickModel, build_model
-from dare_core.samples import Samples, make_samples
-from dare_core.schedule import computing
-from dare_core.training import Validation, seeds_of, train
+from dare_core.run_files import RunRecord, write_record
+from dare_core.samples import Samples, make_samples, target_rows
+from dare_core.schedule import computing, in_processes, side_by_side
+from dare_core.training import Trained, Validation, batch_samples, seeds_of, train
 
-RESULTS_VERSION = 3
-"""Raised whenever the code computes something else from the same configuration: old runs are not reused."""
 FILES = ("weights.safetensors", "arrays.safetensors")
+CODE = (train.__module__, build_model.__module__, make_samples.__module__)
+"""Modules that compute a run, with all that they import."""
+LOGS = 8
+"""Logs that a store keeps in memory: a study of several generated worlds alternates between them."""
 
 
 @dataclass(frozen=True)
@@ -75,101 +81,201 @@ def counts_of(log: Log, samples: SampleConfig) -> Counts:
     return Counts(log.card.items, log.card.categories, samples.history)
 
 
-def run_key(config: RunConfig, fingerprint: str) -> str:
-    """Content hash of a run: configuration, log content and version of what is computed.
+def run_key(config: RunConfig, fingerprint: str, **parts: str | int) -> str:
+    """Content hash of a run: configuration, log content, code, and `parts`, the circumstances that matter.
 
     The log's name is left out: the same content under another name is the same run.
     """
     settings = config.model_dump(mode="json", exclude={"log"})
-    return short_hash(canonical_json([RESULTS_VERSION, fingerprint, settings]))
+    return short_hash(canonical_json([fingerprint, settings, {"code": code_hash(CODE)} | parts]))
+
+
+class _Record(RunRecord):
+    """`run.json`."""
+
+    config: RunConfig
+    log: dict[str, str]
+    batch_samples: int  # per step, as `batch_size` or the recipe says
+    history: list[Validation]
+    best: Validation
+    gradient_fields: list[str]
+    parameters: int
+    samples_per_second: float
+
+    def computed_key(self) -> str:
+        """The key by the content."""
+        parts = _parts(self.environment, self.batch_samples)
+        return run_key(self.config, self.log["fingerprint"], code=self.code, **parts)
+
+
+def _parts(environment: dict[str, str | int], batch: int) -> dict[str, str | int]:
+    """The circumstances that a run's numbers depend on."""
+    device = str(environment["device"]).partition(":")[0]
+    return {"device": device, "threads": environment["threads"], "torch": environment["torch"], "batch_samples": batch}
+
+
+@dataclass
+class _Opened:
+    """A log in memory, with what was made of it."""
+
+    log: Log
+    samples: dict[str, dict[str, Samples]] = field(default_factory=dict)
+    targets: dict[SampleConfig, int] = field(default_factory=dict)  # of training
 
 
 class RunStore:
-    """Gives runs, computing what is missing on a device; keeps the last log and its samples in memory."""
+    """Gives runs, computing what is missing on a device; keeps the last `LOGS` logs and their samples in memory."""
 
-    def __init__(self, progress: bool = True, device: str = "cpu") -> None:
+    def __init__(self, progress: bool = True, device: str = "cpu", threads: int = 1) -> None:
         self.progress = progress
         self.device = device
+        self.threads = threads
         self.computed = 0
-        self.reused = 0
-        self._log: Log | None = None
-        self._samples: dict[str, dict[str, Samples]] = {}
+        self._own: set[str] = set()  # keys of what was computed
+        self._given: set[str] = set()
+        self._logs: OrderedDict[str, _Opened] = OrderedDict()
+
+    @property
+    def reused(self) -> int:
+        """Runs that were there already, each counted once."""
+        return len(self._given - self._own)
+
+    def _open(self, name: str) -> _Opened:
+        if name not in self._logs:
+            self._logs[name] = _Opened(load(name))
+            if len(self._logs) > LOGS:
+                self._logs.popitem(last=False)
+        self._logs.move_to_end(name)
+        return self._logs[name]
 
     def log(self, name: str) -> Log:
         """A prepared log."""
-        if self._log is None or self._log.card.name != name:
-            self._log, self._samples = load(name), {}
-        return self._log
+        return self._open(name).log
 
     def samples(self, config: RunConfig) -> dict[str, Samples]:
         """The samples of a run: those of all models with the same seed are the same."""
-        log = self.log(config.log)
+        opened = self._open(config.log)
         seed = seeds_of(config)[2]
         key = canonical_json([config.samples.model_dump(mode="json"), seed])
-        if key not in self._samples:
-            self._samples[key] = make_samples(log, config.samples, seed)
-        return self._samples[key]
+        if key not in opened.samples:
+            opened.samples[key] = make_samples(opened.log, config.samples, seed)
+        return opened.samples[key]
+
+    def _batch_samples(self, config: RunConfig) -> int:
+        """Samples per step, without making the samples."""
+        opened = self._open(config.log)
+        if config.samples not in opened.targets:
+            opened.targets[config.samples] = len(target_rows(opened.log, config.samples)["train"][0])
+        return batch_samples(config.training, opened.targets[config.samples] * (1 + config.samples.negatives))
+
+    def _environment(self) -> dict[str, str | int]:
+        return environment() | {"device": self.device, "threads": self.threads}
+
+    def key(self, config: RunConfig) -> str:
+        """The content hash of a run, as this store computes it."""
+        parts = _parts(self._environment(), self._batch_samples(config))
+        return run_key(config, self.log(config.log).fingerprint, **parts)
 
     def get(self, config: RunConfig) -> Run:
-        """The run of a configuration: read where it is stored, computed and stored where not."""
-        log = self.log(config.log)
-        key = run_key(config, log.fingerprint)
-        if (runs_root() / key).is_dir():
-            try:
-                run = read_run(key)
-            except InputError:  # damaged: what cannot be verified is computed again
-                shutil.rmtree(runs_root() / key)
-            else:
-                self.reused += 1
-                return run
+        """The run of a configuration: read where it is stored, computed and stored where not.
+
+        It is computed once, by whoever asks first; others wait.
+        """
+        key = self.key(config)
+        folder = runs_root() / key
+        self._given.add(key)
+        with locked(folder):
+            if folder.is_dir():
+                try:
+                    return read_run(key)
+                except InputError:  # damaged: what cannot be verified is computed again
+                    remove_folder(folder)
+            self._keep(config, folder, self._train(config))
+        self._count(key)
+        return read_run(key, reused=False)
+
+    def _count(self, key: str) -> None:
+        self.computed += 1
+        self._own.add(key)
+
+    def _train(self, config: RunConfig) -> Trained:
         splits = self.samples(config)
-        counts = counts_of(log, config.samples)
+        counts = counts_of(self.log(config.log), config.samples)
         with computing():
-            trained = train(
+            return train(
                 config,
                 splits,
                 lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
                 self.progress,
                 self.device,
+                threads=self.threads,
             )
+
+    def _keep(self, config: RunConfig, folder: Path, trained: Trained) -> None:
+        """Store a run."""
         arrays = {
             "validation_probability": trained.validation_probability,
             "test_probability": trained.test_probability,
         }
+        fields: list[str] = []
         if trained.gradients is not None:
             record = trained.gradients.arrays()
             fields = [str(name) for name in record.pop("field")]
             arrays |= {f"gradients.{name}": np.ascontiguousarray(value) for name, value in record.items()}
-        else:
-            fields = []
-        with atomic_folder(runs_root() / key) as folder:
+        log = self.log(config.log)
+        content = {
+            "key": folder.name,
+            "code": code_hash(CODE),
+            "config": config.model_dump(mode="json"),
+            "log": {"name": log.card.name, "fingerprint": log.fingerprint},
+            "batch_samples": self._batch_samples(config),
+            "history": [asdict(line) for line in trained.history],
+            "best": asdict(trained.best),
+            "gradient_fields": fields,
+            "parameters": sum(p.numel() for p in trained.model.parameters()),
+            "seconds": round(trained.seconds, 3),
+            "samples_per_second": round(trained.samples_per_second, 1),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": self._environment(),
+        }
+        with atomic_folder(folder) as temporary:
             weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
-            save_file(weights, folder / FILES[0])
-            save_arrays(arrays, folder / FILES[1])
-            write_json(
-                folder / "run.json",
-                {
-                    "key": key,
-                    "results_version": RESULTS_VERSION,
-                    "config": config.model_dump(mode="json"),
-                    "log": {"name": log.card.name, "fingerprint": log.fingerprint},
-                    "history": [asdict(line) for line in trained.history],
-                    "best": asdict(trained.best),
-                    "gradient_fields": fields,
-                    "parameters": sum(p.numel() for p in trained.model.parameters()),
-                    "seconds": round(trained.seconds, 3),
-                    "samples_per_second": round(trained.samples_per_second, 1),
-                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "environment": environment() | {"device": self.device},
-                    "sha256": {name: sha256_of(folder / name) for name in FILES},
-                },
-            )
-        self.computed += 1
-        return read_run(key, reused=False)
+            save_file(weights, temporary / FILES[0])
+            save_arrays(arrays, temporary / FILES[1])
+            write_record(temporary, content, FILES)
 
-    def get_all(self, configs: Iterable[RunConfig]) -> list[Run]:
-        """Several runs, in order."""
-        return [self.get(config) for config in configs]
+    def get_many(self, configs: Sequence[RunConfig]) -> list[Run]:
+        """Several runs, in order; what is missing is computed side by side, as many processes as `side_by_side` says.
+
+        A GPU has one at a time. After a failure nothing new starts; what is finished stays, also when interrupted.
+        """
+        keys = [self.key(config) for config in configs]
+        missing = {key: config for key, config in zip(keys, configs, strict=True) if not (runs_root() / key).is_dir()}
+        workers = min(len(missing), side_by_side() // self.threads) if self.device == "cpu" else 1
+        with tqdm(total=len(missing), unit="run", disable=None if self.progress else True, leave=False) as bar:
+            if workers > 1:
+                work = partial(_compute, threads=self.threads)
+                for key in in_processes(work, missing.values(), workers):
+                    if key:
+                        self._count(key)
+                    bar.update()
+            else:
+                for config in missing.values():
+                    self.get(config)
+                    bar.update()
+        runs = [self.get(config) for config in configs]
+        return [replace(run, reused=run.reused and run.key not in missing) for run in runs]
+
+
+_stores: dict[int, RunStore] = {}
+"""Of a process that computes runs for another one, by number of threads: they keep logs from run to run."""
+
+
+def _compute(config: RunConfig, threads: int) -> str:
+    """Compute a run unless it is stored; returns its key, or nothing where it was stored."""
+    store = _stores.setdefault(threads, RunStore(progress=False, threads=threads))
+    run = store.get(config)
+    return "" if run.reused else run.key
 
 
 def processor() -> str:
@@ -183,7 +289,7 @@ def processor() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What a result may depend on beside its configuration; stored with it, not hashed."""
+    """What a result may depend on besides its configuration; stored with it."""
     return {
         "python": platform.python_version(),
         "torch": version("torch").partition("+")[0],
@@ -196,48 +302,44 @@ def environment() -> dict[str, Any]:
 def read_run(key: str, reused: bool = True) -> Run:
     """Read a stored run and verify it. Raises InputError when it is missing or damaged."""
     folder = runs_root() / key
-    try:
-        stored = json.loads((folder / "run.json").read_text("utf-8"))
-        for name, digest in stored["sha256"].items():
-            if sha256_of(folder / name) != digest:
-                raise InputError(f"Run {key}: {name} is not what was stored; `dare runs remove {key}`.")
-        config = RunConfig.model_validate(stored["config"])
-        arrays = load_arrays(folder / FILES[1])
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"Run {key} is missing or damaged ({error}); `dare runs list` shows all.") from error
+    record = _Record.read(folder, FILES)
+    arrays = load_arrays(folder / FILES[1])
     gradients = None
-    if stored["gradient_fields"]:
-        record = {
+    if record.gradient_fields:
+        heard = {
             name.removeprefix("gradients."): value for name, value in arrays.items() if name.startswith("gradients.")
         }
-        gradients = GradientRecord(field=np.array(stored["gradient_fields"]), **record)
+        gradients = GradientRecord(field=np.array(record.gradient_fields), **heard)
     return Run(
         key,
-        config,
-        [Validation(**line) for line in stored["history"]],
-        Validation(**stored["best"]),
+        record.config,
+        record.history,
+        record.best,
         arrays["validation_probability"],
         arrays["test_probability"],
         gradients,
-        stored["parameters"],
-        stored["seconds"],
-        stored["samples_per_second"],
-        stored["created"],
+        record.parameters,
+        record.seconds,
+        record.samples_per_second,
+        record.created,
         reused,
     )
 
 
-def list_runs() -> list[Run]:
-    """All stored runs that can be read, oldest first."""
-    found = []
+def runs_and_damaged() -> tuple[list[Run], list[str]]:
+    """All stored runs that can be read, oldest first, and the keys of those that are damaged."""
+    found, damaged = [], []
     for folder in sorted(runs_root().glob("[0-9a-f]*")):
         try:
             found.append(read_run(folder.name))
         except InputError:
-            continue
-    return sorted(found, key=lambda run: run.created)
+            damaged.append(folder.name)
+    return sorted(found, key=lambda run: run.created), damaged
+
+
+def list_runs() -> list[Run]:
+    """All stored runs that can be read, oldest first."""
+    return runs_and_damaged()[0]
 
 
 def find_run(prefix: str) -> str:
@@ -252,5 +354,5 @@ def find_run(prefix: str) -> str:
 def remove_run(prefix: str) -> str:
     """Remove a run; returns its key."""
     key = find_run(prefix)
-    shutil.rmtree(runs_root() / key)
+    remove_folder(runs_root() / key)
     return key

@@ -5,6 +5,7 @@ the rows before it, gathered by index when a batch is made, never copied.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numba
 import numpy as np
@@ -50,8 +51,11 @@ class Samples:
 
     def on(self, clicks: Clicks) -> "Samples":
         """The same targets on the device of `clicks`, which are the same clicks there."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.type is Tensor}
-        return replace(self, clicks=clicks, **{k: tensor.to(clicks.items.device) for k, tensor in tensors.items()})
+        moved: dict[str, Any] = {"clicks": clicks}
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                moved[field.name] = value.to(clicks.items.device)
+        return replace(self, **moved)
 
     @property
     def size(self) -> int:

@@ -4,22 +4,37 @@ A training uses little more than one core, so that two side by side are nearly t
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
 
+import numba
 import torch
 from filelock import ReadWriteLock
 
+from dare_core.errors import InputError
 from dare_core.files import store_root
 
+T = TypeVar("T")
+R = TypeVar("R")
 MOST = 4
 """Pieces of work side by side at most: each has its own log and samples in memory."""
 
 
+def _told() -> int | None:
+    """How many processes `DARE_WORKERS` allows; None where it says nothing."""
+    told = os.environ.get("DARE_WORKERS", "")
+    return max(1, int(told)) if told.isdecimal() else None
+
+
 def side_by_side() -> int:
-    """Pieces of work that this machine's cores allow at a time."""
-    return min(MOST, os.cpu_count() or 1)
+    """Pieces of work at a time: `DARE_WORKERS` where it is set, else as many as cores, `MOST` at most."""
+    return _told() or min(MOST, os.cpu_count() or 1)
 
 
 def run_in_order(after: Mapping[str, Sequence[str]], work: Callable[[str], None]) -> None:
@@ -51,29 +66,79 @@ def run_in_order(after: Mapping[str, Sequence[str]], work: Callable[[str], None]
 def shared_cores(processes: int) -> Iterator[None]:
     """Let processes that start within use their share of the cores, where the caller's environment does not say more.
 
-    Threads of several processes on the same core wait for one another, at every step of a training.
+    Threads of several processes on the same core wait for one another, at every step of a training. The share of
+    `DARE_WORKERS` says how many processes each of them may start itself.
     """
-    share = str(max(1, (os.cpu_count() or 1) // processes))
+    cores = os.cpu_count() or 1
+    share = str(max(1, cores // processes))
     ours = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
+    ours["DARE_WORKERS"] = str(max(1, (_told() or cores) // processes))
+    before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
         yield
     finally:
-        for name in ours:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def in_processes(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
+    """Results of `work`, a function of some module, on every item, computed in several processes, as they come.
+
+    After a failure nothing new starts; it is raised when the others have ended. An interruption ends all. Raises
+    InputError where a process dies.
+    """
+    with shared_cores(processes):  # the processes start within
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin)
+        try:
+            for future in as_completed([pool.submit(work, item) for item in items]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise InputError("A process died, out of memory as a rule: with DARE_WORKERS=1 there is one.") from error
+        except (KeyboardInterrupt, GeneratorExit):
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Begin a process of a pool: an interruption is its parent's to handle, and it ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def running_on(threads: int) -> Iterator[None]:
+    """Let torch and compiled loops use so many threads within, as far as the latter were started with as many."""
+    before, compiled = torch.get_num_threads(), numba.get_num_threads()  # numba's first call sets those of OpenMP
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)  # after numba, whose setting is OpenMP's, and so torch's
+    try:
+        yield
+    finally:
+        numba.set_num_threads(compiled)
+        torch.set_num_threads(before)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread of torch within, for many small operations: several would wait for one another at each (measured
-    beside other work on two cores, a small training took fifty times the processor time). Sums do not depend on how
-    many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """One thread within, for many small operations: several would wait for one another at each (measured beside other
+    work on two cores, a small training took fifty times the processor time). Sums do not depend on how many there
+    are."""
+    with running_on(1):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _lock() -> ReadWriteLock:

@@ -19,6 +19,7 @@ SMALL_SAMPLES = SampleConfig(history=20, targets=4, spacing=3, shortest_user=25,
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing that a test stores is seen by another one."""
     monkeypatch.setenv("DARE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DARE_WORKERS", "1")  # processes side by side have tests of their own
     return tmp_path / "store"
 
 

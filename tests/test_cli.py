@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dare_core import cli
+from dare_core.runs import read_run
 
 
 def dare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -57,7 +58,7 @@ def test_bad_input(arguments, says, monkeypatch, capsys) -> None:
     assert len(err.strip().splitlines()) == 1, err
 
 
-def test_train_then_runs(monkeypatch, capsys) -> None:
+def test_train_then_runs(own_store: Path, monkeypatch, capsys) -> None:
     arguments = ("train", "--log", "generated", "--model", "TWIN", "-p", "world_users=40", "-p", "epochs=1")
     status, out, _ = dare(monkeypatch, capsys, *arguments)
     assert status == 0 and "computed" in out and "test AUC" in out
@@ -65,8 +66,16 @@ def test_train_then_runs(monkeypatch, capsys) -> None:
     assert "read from the store" in dare(monkeypatch, capsys, *arguments)[1]
     assert key in dare(monkeypatch, capsys, "runs", "list")[1]
     assert json.loads(dare(monkeypatch, capsys, "runs", "show", key[:6])[1])["key"] == key
+    with_two = dare(monkeypatch, capsys, *arguments, "--threads", "2")[1]
+    assert "computed" in with_two and with_two.split()[1] != key
+    damaged = read_run(with_two.split()[1]).folder / "run.json"
+    damaged.write_text(damaged.read_text("utf-8").replace('"seed": 1', '"seed": 2'), "utf-8")
+    listed = dare(monkeypatch, capsys, "runs", "list")[1]
+    assert key in listed and f"1 damaged run left out: {with_two.split()[1]}" in listed
+    assert dare(monkeypatch, capsys, "runs", "remove", with_two.split()[1])[0] == 0
     assert dare(monkeypatch, capsys, "runs", "remove", key)[0] == 0
-    assert "No run" in dare(monkeypatch, capsys, "runs", "list")[1]
+    nothing = dare(monkeypatch, capsys, "runs", "list")[1]
+    assert "No run" in nothing and str(own_store / "runs") in nothing
 
 
 def test_claims_as_json(monkeypatch, capsys) -> None:
@@ -75,6 +84,13 @@ def test_claims_as_json(monkeypatch, capsys) -> None:
     assert len({row["claim"] for row in rows}) == 22
     assert all(fields <= set(row) for row in rows)
     assert "not studied yet" in dare(monkeypatch, capsys, "claims")[1]
+
+
+def test_claims_of_parameters_of_one_s_own(own_store: Path, monkeypatch, capsys) -> None:
+    (own_store / "book" / "standard+0123abcd" / "results").mkdir(parents=True)
+    assert dare(monkeypatch, capsys, "claims", "--profile", "standard+0123abcd")[0] == 0
+    status, _, err = dare(monkeypatch, capsys, "claims", "--profile", "standard+4567abcd")
+    assert status == 2 and "standard+0123abcd" in err
 
 
 def test_data_prepare_prints_the_card(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -14,7 +14,7 @@ from dare_core.embeddings import Counts
 from dare_core.errors import InputError
 from dare_core.models import MODELS, ClickModel, build_model
 from dare_core.runs import counts_of, run_key
-from dare_core.samples import make_samples
+from dare_core.samples import Samples, make_samples
 from dare_core.training import Trained, train
 
 
@@ -119,3 +119,13 @@ def test_samples_go_to_a_device_once() -> None:
     tensors = [getattr(moved, field.name) for field in dataclasses.fields(moved)]
     assert all(tensor.device.type == "meta" for tensor in tensors if isinstance(tensor, torch.Tensor))
     assert moved.clicks is clicks and moved.history == samples.history
+
+
+def test_samples_count_as_memory_whatever_their_annotations_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = make_log()
+    splits = make_samples(log, SMALL_SAMPLES, 1)
+    model = build_model(ModelConfig(size=4), counts_of(log, SMALL_SAMPLES))
+    needed = memory_needed(model, splits, 10)
+    for field in dataclasses.fields(Samples):
+        monkeypatch.setattr(field, "type", "Tensor")  # as with `from __future__ import annotations`
+    assert memory_needed(model, splits, 10) == needed

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from dare_core import language_training
 from dare_core.errors import InputError
 from dare_core.language import KINDS, Kind, LanguageModel, LanguageModelConfig, parameter_counts
 from dare_core.language_training import (
@@ -160,9 +162,31 @@ def test_bad_settings_and_texts_are_one_sentence(monkeypatch: pytest.MonkeyPatch
 
 def test_validation_windows_are_stretches_of_the_text() -> None:
     codes = torch.arange(10_000)
-    windows = validation_windows(codes, 64)
-    assert windows.shape == (9, 16, 65)
+    watched, judged = validation_windows(codes, 64)
+    assert (watched.shape, judged.shape) == ((1, 16, 65), (8, 16, 65))
+    windows = torch.cat([watched, judged])
     flat = windows.flatten(1)
     assert torch.equal(windows[..., 0].flatten().sort().values, torch.arange(9 * 16) * 64)
     assert torch.equal(flat[:, 0] % 1_024, torch.zeros(9, dtype=torch.int64))
     assert (windows[..., 1:] - windows[..., :-1] == 1).all()
+
+
+def test_stretches_that_decide_when_training_ends_judge_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, judged = validation_windows(torch.arange(200_000), 64)
+    assert (len(watched), len(judged)) == (16, 128)
+    assert not set(watched[..., 0].flatten().tolist()) & set(judged[..., 0].flatten().tolist())
+    seen: list[torch.Tensor] = []
+    measure = language_training.evaluate
+
+    def listen(model: LanguageModel, windows: torch.Tensor) -> np.ndarray:
+        seen.append(windows)
+        return measure(model, windows)
+
+    monkeypatch.setattr(language_training, "evaluate", listen)
+    training = LanguageTrainingConfig(iterations=10, warm_up=1, evaluate_every=5, batch=2)
+    config = LanguageRunConfig(model=LanguageModelConfig(size=4, block=16), training=training)
+    train_language(config, alphabet(), progress=False)
+    during, at_the_end = seen[:-1], seen[-1]
+    expected = validation_windows(alphabet().encoded[1], 16)
+    assert len(during) == 2 and all(torch.equal(windows, expected[0]) for windows in during)
+    assert torch.equal(at_the_end, expected[1])

@@ -1,22 +1,12 @@
-"""Metrics against scikit-learn and brute force; intervals that cover; verdicts by the rule."""
+"""Metrics against scikit-learn and brute force."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import mutual_info_score, roc_auc_score
+from sklearn.metrics import log_loss, mutual_info_score, roc_auc_score
 
 from dare_core import metrics
-from dare_core.intervals import (
-    Draws,
-    Scored,
-    auc_resamples,
-    best_of,
-    difference_interval,
-    holm,
-    jackknife,
-    mean_interval,
-)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,68 +56,33 @@ def test_mutual_information_equals_scikit_learn(counts: list[int]) -> None:
     assert np.isclose(found, expected, atol=1e-12)
 
 
-def scored(shift: float, users: int, rng: np.random.Generator) -> Scored:
-    labels = np.tile([1, 0, 0], users)
-    return Scored(labels, labels * shift + rng.normal(size=3 * users), np.repeat(np.arange(users), 3))
+def test_accuracy_is_the_share_on_the_right_side_of_one_half() -> None:
+    labels, probability = np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.4, 0.1])
+    assert metrics.accuracy(labels, probability) == 0.75
+    assert metrics.accuracy(np.array([1, 0]), np.array([0.5, 0.5])) == 0.5
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """AUC of N(shift, 1) against N(0, 1) is Phi(shift / sqrt 2); coverage over 60 data sets."""
-    from scipy.stats import norm
-
-    truth = norm.cdf(0.8 / np.sqrt(2))
-    covered = 0
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        draws = Draws.make(150, 1, 200)
-        interval = mean_interval(auc_resamples([scored(0.8, 150, rng)], draws), draws)
-        covered += interval.low <= truth <= interval.high
-    assert 50 <= covered <= 60
+def test_grouped_auc_weighs_groups_by_their_samples() -> None:
+    labels, scores = np.array([1, 0, 1, 0, 0, 0]), np.array([1.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    found = metrics.grouped_auc(labels, scores, np.array([1, 1, 2, 2, 2, 2]))
+    assert found.value == pytest.approx(2 / 6)
 
 
-def test_pairing_narrows_the_interval_of_a_difference() -> None:
+def test_logloss_of_certain_mistakes_is_that_of_float64() -> None:
+    labels, probability = np.array([0, 1]), np.array([1.0, 0.5], np.float32)
+    by_hand = -np.log([1e-8, 0.5])
+    assert np.allclose(metrics.sample_logloss(labels, probability), by_hand)
+    assert metrics.logloss(labels, probability) == metrics.logloss(labels, probability.astype(np.float64))
+    assert metrics.logloss(labels, probability) == pytest.approx(by_hand.mean())
+
+
+def test_logloss_equals_scikit_learn() -> None:
     rng = np.random.default_rng(0)
-    base = [scored(1.0, 200, rng) for _ in range(3)]
-    noise = [Scored(b.labels, b.scores + 0.1 * rng.normal(size=len(b.scores)), b.users) for b in base]
-    draws = Draws.make(200, 3, 300)
-    a, b = auc_resamples(base, draws), auc_resamples(noise, draws)
-    paired = difference_interval(a, b, draws)
-    single = mean_interval(a, draws)
-    assert paired.high - paired.low < (single.high - single.low) / 2
-    assert paired.low <= paired.estimate <= paired.high
-    assert paired.estimate == pytest.approx(a[0].mean() - b[0].mean())
+    labels, probability = rng.integers(0, 2, (40, 3)), rng.random((40, 3))
+    assert metrics.sample_logloss(labels, probability).shape == (40, 3)
+    assert metrics.logloss(labels, probability) == pytest.approx(log_loss(labels.ravel(), probability.ravel()))
 
 
-def test_jackknife_of_a_mean() -> None:
-    values = np.random.default_rng(1).normal(2, 1, 400)
-    interval = jackknife(400, lambda w: float(np.average(values, weights=w)))
-    assert interval.estimate == pytest.approx(values.mean())
-    assert interval.standard_error == pytest.approx(1 / 20, rel=0.25)
-    assert interval.low < interval.estimate < interval.high
-    assert interval.detectable == pytest.approx(2.8 * interval.standard_error)
-
-
-def shifted(shift: float, rng: np.random.Generator, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Values of 2 seeds and their resamples, `shift` standard errors from 0."""
-    return np.full(2, shift), shift + rng.normal(size=(2, len(draws.users)))
-
-
-def test_holm_stops_at_the_first_that_includes_zero() -> None:
-    """Four differences that single intervals would reject, and Holm does not; one that is far away, it does."""
-    rng = np.random.default_rng(0)
-    draws = Draws.make(5, 2, 20_000)
-    zero = (np.zeros(2), np.zeros((2, 20_000)))
-    near = {f"near {i}": (shifted(1.95, rng, draws), zero) for i in range(4)}
-    single = {name: difference_interval(*pair, draws) for name, pair in near.items()}
-    assert all(interval.low > 0 for interval in single.values())
-    assert all(interval.low <= 0 for interval in holm(near, draws).values())
-    far = holm({**near, "far": (shifted(9.0, rng, draws), zero)}, draws)
-    assert far["far"].low > 0 and all(far[name].low <= 0 for name in near)
-
-
-def test_best_of_is_chosen_anew_in_every_draw() -> None:
-    draws = Draws(np.ones((3, 1)), np.array([[1.0, 1.0]] * 3))
-    a = (np.array([0.5, 0.5]), np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5]]))
-    b = (np.array([0.6, 0.6]), np.array([[0.2, 0.8, 0.4], [0.2, 0.8, 0.4]]))
-    plain, drawn = best_of([a, b], draws)
-    assert plain.tolist() == [0.6, 0.6] and drawn[0].tolist() == [0.9, 0.8, 0.5]
+@pytest.mark.parametrize("labels", [[], [0, 0], [1, 1]])
+def test_auc_without_both_classes_is_not_a_number(labels: list[int]) -> None:
+    assert np.isnan(metrics.auc(np.array(labels), np.arange(float(len(labels)))))

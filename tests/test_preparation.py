@@ -4,8 +4,12 @@ import csv
 import gzip
 import hashlib
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -120,6 +124,25 @@ def test_the_line_by_line_way_gives_the_same(tmp_path: Path, monkeypatch: pytest
     slow = prepare("taobao", tmp_path / "a.csv", name="a")
     assert slow.card == fast.card and slow.fingerprint == fast.fingerprint == packed.fingerprint == skipped.fingerprint
     assert (skipped.card.rows_read, skipped.card.bad_rows) == (202, 2)
+
+
+def test_files_prepared_at_once_under_one_name_are_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets its own log back, and the later one stays: never the rows of one with the card of the other."""
+    for number_, name in enumerate("ab"):
+        (tmp_path / f"{name}.csv").write_bytes(lines(raw_rows(100, seed=number_)))
+    both = threading.Barrier(2, timeout=1)
+    store = logs.store_log
+
+    def slow(*built: Any) -> Log:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()  # passes only where both have removed the older log
+        return store(*built)
+
+    monkeypatch.setattr(logs, "store_log", slow)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda name: prepare("taobao", tmp_path / f"{name}.csv", name="one"), "ab"))
+    assert both.broken and found[0].fingerprint != found[1].fingerprint
+    assert load("one").card in [log.card for log in found]
 
 
 @pytest.mark.parametrize("short", [["7", "2", "3", "pv"], ["7", "2", "3", "pv", ""], ["", "2", "3", "pv", "4"]])

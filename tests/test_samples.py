@@ -1,5 +1,7 @@
 """Samples: the published protocol, negatives, subsets, rules."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from dare_core.data.logs import Log
 from dare_core.errors import InputError
 from dare_core.metrics import auc
 from dare_core.rules import DECAY, RULES, rule_features, rule_scores
-from dare_core.samples import make_samples, training_counts
+from dare_core.samples import Samples, make_samples, training_counts
 
 
 def test_targets_and_histories_by_hand(log: Log) -> None:
@@ -110,7 +112,9 @@ def test_rule_features_by_hand(log: Log) -> None:
 
 def test_rules_clear_chance_and_regression_clears_the_category_rule(log: Log) -> None:
     splits = make_samples(make_log(users=300), SMALL_SAMPLES, 1)
-    scores = rule_scores(splits, training_counts(make_log(users=300)))
+    every = rule_scores(splits, training_counts(make_log(users=300)))
+    scores = every["test"]
+    assert set(every["validation"]) == set(RULES), "the regression is fitted there"
     values = {name: auc(splits["test"].labels, score) for name, score in scores.items()}
     assert set(RULES) < set(scores)
     assert values["category decayed"] > 0.6
@@ -120,3 +124,14 @@ def test_rules_clear_chance_and_regression_clears_the_category_rule(log: Log) ->
 def test_future_clicks_do_not_move_training_counts(log: Log) -> None:
     counts = training_counts(log)
     assert counts.sum() == len(log.items) - 2 * log.card.users
+
+
+def test_every_tensor_moves_whatever_its_annotation_is(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = make_samples(log, SMALL_SAMPLES, 1)["test"]
+    for field in fields(Samples):
+        monkeypatch.setattr(field, "type", "Tensor")  # as with `from __future__ import annotations`
+    moved = samples.on(samples.clicks.to(torch.device("meta")))
+    values = {field.name: getattr(moved, field.name) for field in fields(Samples)}
+    tensors = {name for name, value in values.items() if isinstance(value, torch.Tensor)}
+    assert tensors == {"users", "row", "start", "items", "categories", "new", "seen"}
+    assert {values[name].device.type for name in tensors} == {"meta"}

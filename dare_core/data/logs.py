@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from dare_core.data.readers import READERS
 from dare_core.data.reading import OnBadRows, number
 from dare_core.errors import InputError
-from dare_core.files import atomic_folder, store_root, write_json
+from dare_core.files import atomic_folder, locked, remove_folder, store_root, write_json
 
 COMPLETE_JOURNEY = "complete_journey"  # its package is a dependency: this log is there without being prepared
 
@@ -77,9 +77,9 @@ def prepare(
     if (name == COMPLETE_JOURNEY) != (reader == COMPLETE_JOURNEY):
         raise InputError(f"the name '{COMPLETE_JOURNEY}' belongs to the reader of that name: choose another --name.")
     built = _read(reader, path, name, on_bad_rows, options)
-    if _folder(name).exists():
-        remove(name)
-    return store_log(*built)
+    with locked(_folder(name)):  # between the two, another process would store its own log under this name
+        remove_folder(_folder(name))
+        return store_log(*built)
 
 
 def _read(
