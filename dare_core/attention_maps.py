@@ -95,5 +95,11 @@ def symmetry(relevance: Array) -> float:
 
 
 def own_first(relevance: Array) -> float:
-    """Share of target categories whose most relevant behaviour category is their own, over chance (1 / T)."""
-    return float((relevance.argmax(1) == np.arange(len(relevance))).mean() * len(relevance))
+    """Share of target categories whose most relevant behaviour category is their own; by chance 1 / T."""
+    return float((relevance.argmax(1) == np.arange(len(relevance))).mean())
+
+
+def mean_known(values: Array) -> float:
+    """Mean of the values that are there; NaN where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")

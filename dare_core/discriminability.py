@@ -13,10 +13,9 @@ Y whether the candidate was clicked. The definitions, fixed before any result wa
   permuted is which one; labels permuted over all samples would give clusters that hold a user's candidates
   together a chance level that they cannot reach. The mutual information that is judged is that less its chance
   level: the plain value grows with the number of clusters that are occupied, which differs between models.
-- Clusters are fixed when users or seeds are left out for an interval.
+- Clusters are fixed when groups of users are left out for an interval.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +28,6 @@ from threadpoolctl import threadpool_limits
 
 from dare_core.click_model import ClickModel, Form
 from dare_core.errors import InputError
-from dare_core.intervals import LEVEL, Interval, two_way_jackknife
 from dare_core.metrics import Array
 from dare_core.samples import Samples
 
@@ -174,21 +172,3 @@ def discriminability(
         float(plain[0] / mean_entropy),
         float((plain[0] - expected) / (mean_entropy - expected)),
     )
-
-
-def user_groups(users: np.ndarray, groups: int = 50, seed: int = 0) -> np.ndarray:
-    """(H,) random group of each target's user: users of one group are left out together by the jackknife."""
-    different, number = np.unique(users, return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(different)) % min(groups, len(different)))[number]
-
-
-def reduced_interval(values: Array, reduce: Callable[[Array], Array], level: float = LEVEL) -> Interval:
-    """Interval over users and seeds of values (S, G + 1, N): mean over seeds, then `reduce` over the last axis.
-
-    S seeds; all users, then without each of G groups; N numbers of clusters. Both jackknives redo the
-    reduction, so a smallest value is chosen anew without each group and seed.
-    """
-    seeds = len(values)
-    whole = values.mean(0)
-    left_out = (values[:, 0].sum(0) - values[:, 0]) / max(seeds - 1, 1)
-    return two_way_jackknife(float(reduce(whole[0])), reduce(whole[1:]), reduce(left_out), level)

@@ -42,6 +42,11 @@ class Cells:
         )
 
     @property
+    def raises(self) -> np.ndarray:
+        """(n, N) true where a click is more likely with the behaviour than over all samples of the category."""
+        return self.positive * self.totals.sum(1, keepdims=True) > (self.positive + self.negative) * self.totals[:, 1:]
+
+    @property
     def chance(self) -> Array:
         """(n, N) the information that would be found if labels were permuted within the target category."""
         return expected_information(self.totals, self.positive + self.negative)
@@ -171,6 +176,7 @@ class Gains:
     judged: np.ndarray  # (H, C) candidates that pass the rule
     information: np.ndarray  # (H, C, N) float32, 0 for thin cells (kept where `published`) and padding
     above_chance: np.ndarray  # (H, C, N) float32, what exceeds the level of permuted labels, at least 0
+    signed: np.ndarray  # (H, C, N) float32, the information where the behaviour makes a click more likely, else 0
 
 
 def judged_gains(train: Samples, test: Samples, rule: GainRule) -> Iterator[tuple[Cells, np.ndarray, Array]]:
@@ -191,9 +197,10 @@ def information_gains(train: Samples, test: Samples, rule: GainRule) -> Gains:
     """Gains of all test candidates, from the training samples: see `judged_gains`."""
     shape = (*test.categories.shape, test.history)
     judged = np.zeros(shape[:2], bool)
-    information, above = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    information, above, signed = (np.zeros(shape, np.float32) for _ in range(3))
     for found, kept, values in judged_gains(train, test, rule):
         judged[found.row, found.candidate] = kept
         information[found.row, found.candidate] = values
         above[found.row, found.candidate] = np.maximum(values - found.chance, 0.0)
-    return Gains(judged, information, above)
+        signed[found.row, found.candidate] = np.where(found.raises, values, 0.0)
+    return Gains(judged, information, above, signed)

@@ -15,7 +15,8 @@ from dare_core.errors import InputError
 from dare_core.files import canonical_json, short_hash, store_root, write_json
 from dare_core.maps import FieldMaps
 from dare_core.models import build_model
-from dare_core.runs import RunStore, counts_of, run_key
+from dare_core.runs import RunStore, counts_of
+from dare_core.schedule import computing
 from dare_core.training import seeds_of, train
 
 MOTION_VERSION = 1
@@ -43,11 +44,11 @@ def cosine(first: Tensor, second: Tensor) -> float:
 
 @torch.no_grad()
 def map_lines(step: int, model: ClickModel) -> list[dict[str, Any]]:
-    """Statistics of the maps a field and side: Frobenius norm and effective rank of attention's and of
+    """Statistics of the maps per field and side: Frobenius norm and effective rank of attention's and of
     representation's map, and the cosine between the two."""
     maps = model.embeddings.maps
     if not isinstance(maps, FieldMaps):
-        raise InputError("The motion of maps is followed in models with one linear map a field and module.")
+        raise InputError("The motion of maps is followed in models with one linear map per field and module.")
     lines = []
     for field in maps.mapped:
         for side in SIDES:
@@ -75,8 +76,7 @@ def map_motion(store: RunStore, config: RunConfig) -> list[dict[str, Any]]:
     The training is that of `RunStore.get`, with a listener; what was heard is stored under the run's content
     hash and read back when asked for again.
     """
-    log = store.log(config.log)
-    key = short_hash(canonical_json([MOTION_VERSION, EVERY, run_key(config, log.fingerprint)]))
+    key = short_hash(canonical_json([MOTION_VERSION, EVERY, store.key(config)]))
     path = store_root() / "map_motion" / f"{key}.json"
     try:
         return json.loads(path.read_text("utf-8"))
@@ -88,13 +88,15 @@ def map_motion(store: RunStore, config: RunConfig) -> list[dict[str, Any]]:
         if step % EVERY == 0:
             lines.extend(map_lines(step, model))
 
-    counts = counts_of(log, config.samples)
-    train(
-        config,
-        store.samples(config),
-        lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
-        store.progress,
-        observe=observe,
-    )
+    counts = counts_of(store.log(config.log), config.samples)
+    with computing():
+        train(
+            config,
+            store.samples(config),
+            lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
+            store.progress,
+            observe=observe,
+            threads=store.threads,
+        )
     write_json(path, lines)
     return lines

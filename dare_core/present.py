@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from dare_core.claims import Claim, LedgerRow, number
+from dare_core.claims import Claim, LedgerRow, number, verdict_line
 
 _COLOURS = sns.color_palette("colorblind", 10)
 PALETTE: dict[str, Any] = {
@@ -35,8 +35,9 @@ PALETTE: dict[str, Any] = {
 """A model keeps its colour through the book (seaborn's colour-blind palette)."""
 MARKS: Mapping[str, str] = {
     "holds": "✔",
-    "holds in direction": "↗",
-    "does not hold": "✘",
+    "holds, smaller": "↗",
+    "contradicted": "✘",
+    "absent": "○",
     "undecided": "?",
     "cannot be tested here": "–",
     "not studied yet": "…",
@@ -143,32 +144,53 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
     )
 
 
+def verdict_class(measured: LedgerRow) -> str:
+    """The verdict as the name of a style."""
+    return measured.verdict.replace(",", "").replace(" ", "-")
+
+
 def describe(measured: LedgerRow) -> list[str]:
-    """What a ledger row rests on: kind of log, profile, number of seeds."""
-    seeds = f"{measured.seeds} seed{'s' if measured.seeds != 1 else ''}" if measured.seeds else ""
-    return [part for part in (measured.kind, measured.profile, seeds) if part]
+    """What a ledger row rests on: kind of log, training samples, seeds or worlds, profile, competence."""
+    parts = [measured.kind, measured.profile]
+    if measured.training_samples:
+        parts.append(f"{measured.training_samples:,} training samples")
+    number_of, what = (measured.worlds, "world") if measured.worlds else (measured.seeds, "seed")
+    if number_of:
+        parts.append(f"{number_of} {what}{'s' if number_of != 1 else ''}")
+    if measured.competence is not None:
+        parts.append(f"competence {measured.competence:.2f}")
+    return [part for part in parts if part]
+
+
+def measured_cells(r: LedgerRow) -> str:
+    """The cells of a ledger row from the log on: log, the paper's number, ours with interval, the verdict."""
+    ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
+    if r.rebuilt is not None:
+        ours += f"<br><small>this build {number(r.rebuilt)}</small>"
+    log = f"{html.escape(r.log or '–')}<br><small>{html.escape(', '.join(describe(r)))}</small>"
+    note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
+    return (
+        f'<td>{log}</td><td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
+        f'<td class="verdict {verdict_class(r)}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
+    )
 
 
 def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
-    """The box that opens a chapter: claim, the paper's number, ours with its interval, the verdict."""
+    """The box that opens a chapter: claim, the paper's number, ours with its interval, the verdict. The primary
+    quantity of a claim is the one that is counted."""
     text: list[str] = []
     parts: list[str] = []
     for name in dict.fromkeys(r.claim for r in rows):
         claim = claims[name]
         text.append(f"{name}: {claim.claim} ({claim.source})")
         lines = []
-        for r in (r for r in rows if r.claim == name):
+        for r in sorted((r for r in rows if r.claim == name), key=lambda r: not r.primary):
             entry = claim.of(r.quantity)
-            ours = "–" if r.ours is None else f"{number(r.ours)} [{number(r.low)}, {number(r.high)}]"
-            text.append(f"  {r.log}, {r.quantity}: paper {number(r.paper)}, ours {ours}: {r.verdict}")
-            note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
-            log = f"{html.escape(r.log or '')}<br><small>{html.escape(', '.join(describe(r)))}</small>"
-            detectable = f"<br><small>detectable {number(r.detectable)}</small>" if r.detectable is not None else ""
-            lines.append(
-                f'<tr><td>{html.escape(entry.meaning)}</td><td>{log}</td><td class="number">{number(r.paper)}</td>'
-                f'<td class="number">{ours}{detectable}</td>'
-                f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
-            )
+            text.append(f"  {verdict_line(r)}")
+            meaning = html.escape(entry.meaning)
+            what = f"<strong>{meaning}</strong>" if r.primary else meaning
+            side = "above" if entry.direction == "greater" else "below"
+            lines.append(f"<tr><td>{what}<br><small>claim: {side} {entry.null:g}</small></td>{measured_cells(r)}</tr>")
         parts.append(
             f"<p><strong>{name}.</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small></p>"
             '<table class="table"><thead><tr><th>quantity</th><th>log</th><th class="number">paper (quoted)</th>'

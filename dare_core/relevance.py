@@ -1,5 +1,6 @@
 """True relevance as the paper measures it: mutual information of behaviour and label (4.3, figure 8a)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -7,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from dare_core.gains import expected_information
+from dare_core.intervals import leave_out
 from dare_core.metrics import Array, binary_mutual_information
 from dare_core.samples import Samples
 
@@ -41,6 +43,10 @@ class RelevanceCounts:
         return binary_mutual_information(
             hits[..., 1], totals[..., 1] - hits[..., 1], hits[..., 0], totals[..., 0] - hits[..., 0]
         )
+
+    def replicates(self, weights: Array, statistic: Callable[[Array], float]) -> Array:
+        """(B,) a statistic of the mutual information under each of several weights (B, U)."""
+        return np.array([statistic(self.mutual_information(each)) for each in weights])
 
     def chance(self) -> Array:
         """(T, T, P) the mutual information that would be found if labels were permuted within a target category."""
@@ -130,6 +136,12 @@ def relevance_counts(samples: Samples, categories: int = 10, positions: int = 50
     return RelevanceCounts(top, positions, hits, totals)
 
 
+def user_weights(samples: Samples, groups: np.ndarray | None) -> Array:
+    """(1 + G, U) weights of the users of counts: all, then without each group; `groups` (H,) are of the targets."""
+    users, first = np.unique(samples.users.numpy(), return_index=True)
+    return leave_out(None if groups is None else groups[first], len(users))
+
+
 def same_minus_other(information: Array, positions: int = 10) -> float:
     """Mean information of same-category behaviours minus that of other categories, in thousandths of a bit, at
     the newest positions. What counts show by chance is in both, and cancels."""
@@ -146,4 +158,4 @@ def decay_slope(information: Array) -> float:
     same = np.einsum("iip->p", information) / len(information)
     x = np.log(np.arange(1, len(same) + 1))
     mean = same.mean()
-    return float(np.polyfit(x, same / mean, 1)[0]) if mean > 0 else float("nan")
+    return float(np.polyfit(x, same / mean, 1)[0]) if mean > 0 and len(same) > 1 else float("nan")

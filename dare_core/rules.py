@@ -74,10 +74,11 @@ def fit_regression(known: Features, labels: np.ndarray) -> Callable[[Features], 
 REGRESSION = "logistic regression on these"
 
 
-def rule_scores(splits: dict[str, Samples], counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Test scores (H, C) of every rule and of the regression fitted on the validation samples."""
-    test = rule_features(splits["test"], counts)
-    validation = rule_features(splits["validation"], counts)
-    scores = {name: rule(test) for name, rule in RULES.items()}
-    scores[REGRESSION] = fit_regression(validation, splits["validation"].labels)(test)
+def rule_scores(splits: dict[str, Samples], counts: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Scores (H, C) of every rule on the validation and the test samples; on the latter also those of the regression
+    that is fitted on the former."""
+    features = {split: rule_features(splits[split], counts) for split in ("validation", "test")}
+    scores = {split: {name: rule(known) for name, rule in RULES.items()} for split, known in features.items()}
+    regression = fit_regression(features["validation"], splits["validation"].labels)
+    scores["test"][REGRESSION] = regression(features["test"])
     return scores

@@ -1,5 +1,6 @@
 """Attention accuracy: gains, NDCG, learned attention and retrieval against brute force, and worlds that must fail."""
 
+import dataclasses
 from itertools import combinations, product
 from pathlib import Path
 
@@ -20,22 +21,25 @@ from dare_core.attention_maps import (
     rank_correlation,
     symmetry,
 )
+from dare_core.claims import LedgerRow, load_claims
 from dare_core.config import ModelConfig, SampleConfig
-from dare_core.data.logs import Log
-from dare_core.gains import GainRule, cells, expected_information, information_gains
-from dare_core.intervals import jackknife, jackknife_over_seeds
+from dare_core.data.logs import Log, store_log
+from dare_core.errors import InputError
+from dare_core.gains import Cells, GainRule, cells, expected_information, information_gains
+from dare_core.intervals import wilson
 from dare_core.models import ClickModel, build_model
 from dare_core.relevance import relevance_counts
 from dare_core.retrieval import (
     RULES,
     candidate_ndcg,
     jaccard,
+    left_out_share,
     mean_ndcg,
     ndcg,
-    newest_other_share,
     retrieve,
     retrieve_by_rule,
     retrieved_mask,
+    same_category_counts,
     search,
 )
 from dare_core.runs import RunStore, counts_of
@@ -52,8 +56,17 @@ from dare_core.studies.attention_controls import (
     slope_rows,
     spacing_dip,
 )
-from dare_core.studies.attention_rows import true_map
-from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+from dare_core.studies.attention_view import (
+    left_out,
+    ndcg_at_k,
+    recent_other,
+    relevance_truth,
+    true_map,
+    truth_correlation,
+)
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Experiment
+from tests.conftest import make_log
 
 SMALL = SampleConfig(history=20, targets=4, spacing=3, shortest_user=25, negatives=2)
 CONTROLS = StudyConfig.checked({"targets": 10})
@@ -142,6 +155,7 @@ def test_cells_by_brute_force_in_any_blocks(splits: dict[str, Samples]) -> None:
                 x = np.repeat(hit[:, None], 3, 1)[of_target]
                 y = np.repeat([[1, 0, 0]], len(hit), 0)[of_target]
                 assert found.information[i, column] == pytest.approx(mutual_info_score(x, y) / np.log(2), abs=1e-9)
+                assert found.raises[i, column] == (x.any() and y[x].mean() > y.mean() + 1e-12)
 
 
 def test_gains_leave_out_what_is_thin(splits: dict[str, Samples]) -> None:
@@ -155,6 +169,9 @@ def test_gains_leave_out_what_is_thin(splits: dict[str, Samples]) -> None:
     assert (few.information > 0).sum() < (kept.information > 0).sum()
     assert np.array_equal(kept.information[kept.judged], everything.information[kept.judged])
     assert (everything.above_chance <= everything.information).all()
+    kinds = everything.signed == everything.information, everything.signed == 0
+    assert (kinds[0] | kinds[1]).all()
+    assert 0.2 < (everything.signed > 0).sum() / (everything.information > 0).sum() < 0.9
     assert not information_gains(train, test, GainRule(10**6, 0, 1_000)).judged.any()
 
 
@@ -218,20 +235,35 @@ def test_mean_items_are_weighted_by_clicks(log: Log) -> None:
     assert not np.allclose(learned_attention(dare, categories, 4), learned_attention(dare, categories, 4, weights))
 
 
+def test_a_gain_that_makes_a_click_less_likely_counts_only_without_its_sign() -> None:
+    """By hand: of 4 clicked and 8 other samples, a cell of 3 clicked and 1 other, its mirror, and one of chance."""
+    one = np.array([0])
+    found = Cells(one, one, np.array([[3, 1, 1]]), np.array([[1, 7, 2]]), np.array([[8, 4]]), np.ones((1, 3), bool))
+    assert found.raises.tolist() == [[True, False, False]]
+    assert found.information[0, 0] == pytest.approx(found.information[0, 1]) and found.information[0, 2] < 1e-12
+
+
 def test_rules_and_shares_by_brute_force(splits: dict[str, Samples]) -> None:
     test = splits["test"]
     batch = test.batch(slice(None))
     history, targets = batch.history_categories.numpy(), batch.target_categories.numpy()
     orders = {name: retrieve_by_rule(name, test, 6, 0).order for name in RULES}
-    share = {name: newest_other_share(order, test) for name, order in orders.items()}
+    share = {name: left_out_share(order, test) for name, order in orders.items()}
+    count = same_category_counts(test)
     for h, c in product(range(8), range(3)):
         same = [j for j in range(19, -1, -1) if history[h, j] == targets[h, c]]
         other = [j for j in range(19, -1, -1) if history[h, j] not in (0, targets[h, c])]
         assert list(orders["same category, then newest"][h, c]) == (same + other)[:6]
         assert list(orders["newest"][h, c]) == sorted(same + other, reverse=True)[:6]
+        assert count[h, c] == len(same)
         for name, order in orders.items():
-            among = [j for j in order[h, c] if j >= 14 and history[h, j] != targets[h, c]]
-            assert share[name][h, c] == pytest.approx(len(among) / 6)
+            room = min(len(same), 6)
+            missing = room - len(set(order[h, c]) & set(same))
+            assert share[name][h, c] == pytest.approx(missing / room) if same else np.isnan(share[name][h, c])
+    assert np.nanmax(share["same category, then newest"]) == 0  # the rule that does what A4 asks for
+    assert np.nanmean(share["newest"]) > 0.2 and np.nanmean(share["random"]) > 0.3
+    nothing = np.full((len(test), 3, 6), -1)
+    assert np.nanmin(left_out_share(nothing, test)) == 1
     assert len(np.unique(orders["random"][0, 0])) == 6
     assert not np.array_equal(orders["random"], retrieve_by_rule("random", test, 6, 1).order)
 
@@ -265,23 +297,14 @@ def test_symmetry_and_own_category() -> None:
     assert symmetry(square + square.T) == pytest.approx(1.0)
     assert symmetry(square - square.T) == pytest.approx(-1.0)
     assert abs(symmetry(square)) < 0.1
-    assert own_first(square + 10 * np.eye(40)) == 40
+    assert own_first(square + 10 * np.eye(40)) == 1
     assert own_first(square - 10 * np.eye(40)) == 0
-    assert np.mean([own_first(rng.normal(size=(40, 40))) for _ in range(300)]) == pytest.approx(1, abs=0.2)
+    assert np.mean([own_first(rng.normal(size=(40, 40))) for _ in range(300)]) == pytest.approx(1 / 40, abs=0.005)
 
 
 def test_jaccard_of_sets() -> None:
     first, second = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool), np.array([[0, 1, 1, 0], [0, 0, 0, 0]], bool)
     assert list(jaccard(first, second)) == [1 / 3, 1]
-
-
-def test_interval_over_seeds_is_wider_than_over_users_alone() -> None:
-    values = np.random.default_rng(5).normal(size=(3, 200)) + np.array([[0.0], [1.0], [2.0]])
-    users = jackknife(200, lambda w: float((values @ w / w.sum()).mean()))
-    both = jackknife_over_seeds(200, lambda w: values @ w / w.sum())
-    assert both.estimate == users.estimate and both.seeds == 3
-    spread = (values.mean(1)).std(ddof=1) / np.sqrt(3)
-    assert both.standard_error == pytest.approx(np.hypot(users.standard_error, spread))
 
 
 def test_chance_of_the_heat_map_is_that_of_its_cells(splits: dict[str, Samples]) -> None:
@@ -294,40 +317,116 @@ def test_chance_of_the_heat_map_is_that_of_its_cells(splits: dict[str, Samples])
     assert 0 < chance.mean() < 3 * counts.floor().mean()
 
 
+def published(log: Log) -> str:
+    """Store a log by hand as a published one; returns its name."""
+    users = np.repeat(np.arange(1, log.card.users + 1), np.diff(log.offsets))
+    frame = pl.DataFrame({"user": users, "item": log.items, "category": log.categories})
+    return store_log(log.card.model_copy(update={"kind": "published log"}), frame, log.item_category).card.name
+
+
+def by_quantity(result: attention.Result) -> dict[tuple[str, str], LedgerRow]:
+    return {(r.claim, r.quantity): r for r in result.record.rows}
+
+
+QUANTITIES = {(claim, q.quantity) for claim in ("A2", "A3", "A4", "S1") for q in load_claims()[claim].quantities}
+
+
 def test_study_judges_its_claims_and_writes_its_tables(own_store: Path) -> None:
     config = attention.Config.checked({**QUICK, "least_samples": 15, "least_cell": 2, "cases": 2})
     result = attention.run(config)
-    rows = {(r.claim, r.quantity): r for r in result.record.rows}
-    assert set(rows) == {
-        ("A2", "overrating_twin_minus_dare"),
-        ("A2", "truth_correlation_dare_minus_twin"),
-        ("A3", "ndcg_dare_over_twin"),
-        ("A3", "ndcg_dare_over_din"),
-        ("A4", "newest_share_twin_minus_dare"),
-        ("S1", "relevance_symmetry"),
-        ("S1", "same_rank_share"),
-    }
-    assert all(r.ours is not None and r.low <= r.ours <= r.high for r in rows.values() if r.low is not None)
-    folder = own_store / "book" / "smoke" / "results"
+    rows = by_quantity(result)
+    assert set(rows) == QUANTITIES
+    assert all(r.low <= r.ours <= r.high for r in rows.values() if r.ours is not None and r.low is not None)
+    assert "true relevance" in rows["A2", "truth_correlation_dare_minus_twin"].note
+    assert "built into" in rows["S1", "own_category_first"].note
+    folder = result.record.config.results_path
     table = pl.read_csv(folder / "attention_retrieval.csv")
     assert set(table["model or rule"]) == {"DARE", "TWIN", "DIN", "TWIN-4E", *RULES}
-    ndcg_of = dict(table.select("model or rule", "NDCG").iter_rows())
-    ratio = rows["A3", "ndcg_dare_over_twin"].ours
-    assert ratio == pytest.approx(ndcg_of["DARE"] / ndcg_of["TWIN"])
+    left = dict(table.select("model or rule", "same category left out").iter_rows())
+    assert left["same category, then newest"] == 0 and left["newest"] > 0.2
+    (view,) = result.views
+    levels = [ndcg_at_k(view, "information", name)[:, 0] for name in ("DARE", "TWIN")]
+    assert rows["A3", "ndcg_dare_over_twin"].ours == pytest.approx(np.exp(np.log(levels[0] / levels[1]).mean()))
+    assert f"NDCG of TWIN {levels[1].mean():.3f}" in rows["A3", "ndcg_dare_over_twin"].note
     curves = pl.read_csv(folder / "attention_curves.csv").filter(pl.col("k") == 20, pl.col("gain") == "information")
-    assert dict(curves.select("model or rule", "NDCG").iter_rows())["TWIN"] == pytest.approx(ndcg_of["TWIN"], rel=0.05)
+    assert dict(curves.select("model or rule", "NDCG").iter_rows())["TWIN"] == pytest.approx(levels[1].mean())
     for name in ("maps", "ndcg", "kept", "cases"):
         shown = getattr(attention_figures, f"show_{name}")(result)
         assert "alt=" in shown.html and "DARE" in shown.text
 
 
+def test_every_seed_of_a_generated_log_is_read_on_its_own_world() -> None:
+    """Two worlds measured together are the same two worlds measured alone."""
+    settings = {**QUICK, "models": "DARE,TWIN", "least_samples": 15, "least_cell": 2}
+    (both,) = attention.run(attention.Config.checked(settings)).views
+    (first,) = attention.run(attention.Config.checked({**settings, "seeds": 1})).views
+    found = [statistic(both, "DARE") for statistic in (recent_other, left_out, truth_correlation)]
+    alone = [statistic(first, "DARE") for statistic in (recent_other, left_out, truth_correlation)]
+    assert [f.shape for f in found] == [(2, 1)] * 3 and [a.shape for a in alone] == [(1, 1)] * 3
+    assert [f[0, 0] for f in found] == [a[0, 0] for a in alone]
+    logs = [both.experiment.log_of(seed) for seed in (1, 2)]
+    for at, log in enumerate(logs):
+        train = make_samples(log, both.experiment.run_config("DARE", at + 1).samples, at + 1)["train"]
+        counts = relevance_counts(train, 10, 10)
+        assert (both.counts[at].categories == counts.categories).all()
+        assert np.array_equal(both.true_maps[at], true_map(log, counts))
+        again = relevance_truth(log, both.splits[at]["test"])
+        assert np.array_equal(both.truth[at], again)
+    assert logs[0].fingerprint != logs[1].fingerprint
+
+
+def test_on_a_published_log_users_and_seeds_are_left_out(own_store: Path) -> None:
+    """One column per group of users; relevance is the mutual information, the own category Wilson's interval."""
+    name = published(make_log(users=90, shortest=30))
+    settings = {"logs": name, "seeds": 2, "epochs": 1, "targets": 4, "spacing": 3, "history": 20, "shortest_user": 25}
+    config = attention.Config.checked({**settings, "top_k": 5, "least_samples": 20, "least_cell": 2, "cases": 2})
+    result = attention.run(config)
+    rows, (view,) = by_quantity(result), result.views
+    for statistic in (recent_other, left_out, truth_correlation):
+        replicates = statistic(view, "TWIN")
+        assert replicates.shape == (2, 51) and (replicates[:, 1:] != replicates[:, :1]).any()
+    assert "mutual information" in rows["A2", "truth_correlation_dare_minus_twin"].note
+    test, groups = view.splits[0]["test"], view.experiment.groups(view.splits[0]["test"])
+    kept = (groups != 3)[:, None] & (view.same_category[0] > 0)
+    shares = view.retrieved["TWIN"][0].recent_other
+    assert recent_other(view, "TWIN")[0, 4] == pytest.approx(shares[kept].mean())
+    train = view.splits[0]["train"]
+    inside = torch.isin(train.users, test.users[torch.from_numpy(groups != 3)])
+    names = ("users", "row", "start", "items", "categories", "new", "seen")
+    fewer = dataclasses.replace(train, **{n: getattr(train, n)[inside] for n in names})
+    counts = relevance_counts(fewer, 10, 10)
+    order = [list(counts.categories).index(c) for c in view.counts[0].categories]
+    information = counts.mutual_information()[np.ix_(order, order)]
+    expected = np.nanmean(rank_correlation(information, view.maps["TWIN"][0]))
+    assert truth_correlation(view, "TWIN")[0, 4] == pytest.approx(expected)
+    first, count = rows["S1", "own_category_first"], len(view.priors[0].categories)
+    share = np.mean([own_first(relevance) for relevance in view.prior_relevance])
+    assert first.ours == pytest.approx(share - 1 / count)
+    assert first.low + 1 / count == pytest.approx(wilson(share, count).low) and first.high <= 1 - 1 / count
+    assert first.verdict in ("holds", "undecided") and first.worlds is None
+    assert rows["S1", "relevance_symmetry"].verdict == "cannot be tested here"  # shown, not judged
+
+
 def test_where_no_target_is_left_a3_cannot_be_tested() -> None:
     config = attention.Config.checked({**QUICK, "least_samples": 10**6, "models": "DARE,TWIN", "seeds": 1})
     result = attention.run(config)
-    verdicts = {r.quantity: r.verdict for r in result.record.rows}
-    assert verdicts["ndcg_dare_over_twin"] == verdicts["relevance_symmetry"] == "cannot be tested here"
-    assert verdicts["overrating_twin_minus_dare"] != "cannot be tested here"
+    rows = {r.quantity: r for r in result.record.rows}
+    assert rows["ndcg_dare_over_twin"].ours is rows["own_category_first"].ours is None
+    assert rows["ndcg_dare_over_twin"].verdict == "cannot be tested here"
+    assert rows["overrating_twin_minus_dare"].ours is not None
+    assert "not computed here: DIN" in rows["ndcg_dare_over_din"].note
     assert attention_figures.show_ndcg(result).text.count("true relevance") == 1
+
+
+def test_any_legal_setting_ends_in_a_result_or_in_a_sentence() -> None:
+    """Positions beyond the history are clamped, as where relevance is counted."""
+    small = {**QUICK, "models": "DARE,TWIN", "seeds": 1, "targets": 4}
+    for changes, positions in (({"history": 5}, 5), ({"positions": 201}, 200), ({"history": 1}, 1)):
+        (view,) = attention.run(attention.Config.checked(small | changes)).views
+        shape = (10, 10, positions)
+        assert view.maps["DARE"][0].shape == view.counts[0].mutual_information().shape == shape
+    with pytest.raises(InputError, match="SDIM"):
+        attention.run(attention.Config.checked(small | {"models": "DARE,SDIM"}))
 
 
 @pytest.mark.parametrize("log", ["generated", "independent"])
@@ -342,17 +441,17 @@ def test_everything_can_be_shown_where_no_target_is_judged(log: str) -> None:
 def test_true_relevance_ranks_its_own_world_best() -> None:
     config = StudyConfig.checked(QUICK)
     store = RunStore(progress=False)
-    world = Experiment(config, "generated", resolve_log(config, "generated", store), store)
-    truth = attention.relevance_truth(world, 1)
-    assert truth is not None
+    world = Experiment(config, "generated", store)
     test = world.samples(1)["test"]
+    truth = relevance_truth(world.log, test)
+    assert truth is not None
     judged = np.ones(truth.shape[:2], bool)
     quality = {
         rule: np.nanmean(candidate_ndcg(truth, retrieve_by_rule(rule, test, 20).order, judged)) for rule in RULES
     }
     assert 1 > quality["same category, then newest"] > quality["newest"] > quality["random"]
     counts = relevance_counts(world.samples(1)["train"], 3, 10)
-    relevance = true_map(world, counts)
+    relevance = true_map(world.log, counts)
     assert relevance is not None
     assert (np.diff(relevance[1, 1, 2:]) < 0).all() and relevance[1, 1, 0] > relevance[1, 0, 0]
 
@@ -361,8 +460,8 @@ def test_attention_learns_the_decay_only_where_there_is_one() -> None:
     """One of the two tests here that train: DARE on three worlds of each kind."""
     store = RunStore(progress=False)
     alone = StudyConfig.checked({"targets": 1, "history": 50, "top_k": 10})
-    null, dip = slope_rows(alone, "no_decay", 3, 3_000, store)
-    (default,) = slope_rows(StudyConfig.checked({}), "generated", 3, 400, store)
+    null, dip = slope_rows(alone, "no_decay", 3, 600, store)
+    (default,) = slope_rows(StudyConfig.checked({}), "generated", 3, 200, store)
     # The intervals themselves are the chapter's: one in twenty leaves 0 out by chance, which a test must not do.
     assert default["met"] == "yes" and default["mean"] < -0.05
     assert max(abs(null["mean"]), abs(dip["mean"])) < 0.005
@@ -396,5 +495,6 @@ def test_bounds_of_the_controls() -> None:
     assert below_zero(-2, -1) and not below_zero(-1, 1)
     assert above_zero(1, 2) and not above_zero(-1, 1)
     assert not_above_zero(-1, 1) and not_above_zero(-2, -1) and not not_above_zero(1, 2)
-    mean, low, high = over_worlds([1.0, 2.0, 3.0])
-    assert mean == 2 and high - mean == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4) and mean - low == high - mean
+    found = over_worlds([1.0, 2.0, 3.0])
+    assert found.estimate == 2 and found.high - 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+    assert 2 - found.low == pytest.approx(found.high - 2)

@@ -14,15 +14,15 @@ from dare_core.discriminability import (
     information,
     leave_one_out,
     part_of,
-    reduced_interval,
     representations,
     usable,
-    user_groups,
 )
 from dare_core.errors import InputError
+from dare_core.intervals import interval, user_groups
 from dare_core.models import build_model
 from dare_core.runs import counts_of
 from dare_core.samples import make_samples
+from dare_core.studies.discriminability import at_every, mean
 from tests.conftest import SMALL_SAMPLES, make_log
 
 RNG = np.random.default_rng(7)
@@ -132,7 +132,7 @@ def test_numbers_of_clusters_with_too_few_samples_are_left_out() -> None:
 
 
 def toy(seed: int, strength: float, number: int = 12, users: int = 250, seeds: int = 3) -> np.ndarray:
-    """(S, G + 1, 2) values of two clusterings, fine and coarse: the clicked candidate of a share `strength` of the
+    """(S, 1 + G, 2) values of two clusterings, fine and coarse: the clicked candidate of a share `strength` of the
     users (the same with every seed) lies in the first third."""
     rng = np.random.default_rng(seed)
     follows = rng.random(users) < strength
@@ -148,28 +148,36 @@ def toy(seed: int, strength: float, number: int = 12, users: int = 250, seeds: i
 
 
 def test_intervals_cover_equal_models_and_exclude_better_ones() -> None:
-    """Of 50 comparisons of equal models the interval of the mean contains 0 in nearly all; a clearly better model
-    is found in nearly all, and its smallest difference over the numbers of clusters as well."""
-    equal, better, smallest = 0, 0, 0
+    """Of 50 comparisons of equal models the interval of the mean contains 0 in nearly all, and few are better at
+    every number of clusters; a clearly better model is found in nearly all, at every number of clusters as well."""
+    equal, better, smallest, false = 0, 0, 0, 0
     for trial in range(50):
         base = toy(trial, 0.4)
         other = toy(1_000 + trial, 0.4)
-        mean = reduced_interval(base - other, lambda v: v.mean(-1))
-        equal += mean.low <= 0 <= mean.high
+        found = mean(base - other)
+        equal += found.low <= 0 <= found.high
+        false += at_every(base - other).low > 0
         gain = toy(2_000 + trial, 0.8) - base
-        better += reduced_interval(gain, lambda v: v.mean(-1)).low > 0
-        smallest += reduced_interval(gain, lambda v: v.min(-1)).low > 0
-    assert equal >= 44 and better >= 45 and smallest >= 40
+        better += mean(gain).low > 0
+        smallest += at_every(gain).low > 0
+    assert equal >= 44 and false <= 3 and better >= 45 and smallest >= 40
+
+
+def test_at_every_number_of_clusters_is_the_weakest_of_them() -> None:
+    values = toy(3, 0.8) - toy(4, 0.4) + np.array([0.0, -0.05])
+    every, parts = at_every(values), [interval(values[..., n]) for n in range(2)]
+    assert every.estimate == min(part.estimate for part in parts) and every.low == min(part.low for part in parts)
+    assert every.estimate < mean(values).estimate
 
 
 def test_the_interval_of_users_and_seeds() -> None:
     """Spread between seeds widens it, users drawn closer narrow it; identical models have an interval of width 0."""
     values = toy(0, 0.5)
-    plain = reduced_interval(values, lambda v: v.mean(-1))
+    plain = mean(values)
     assert plain.estimate == pytest.approx(values[:, 0].mean()) and plain.seeds == 3
     apart = values + np.array([-0.1, 0.0, 0.1])[:, None, None]
-    assert reduced_interval(apart, lambda v: v.mean(-1)).standard_error > 2 * plain.standard_error
-    one = reduced_interval(values[:1], lambda v: v.mean(-1))
+    assert mean(apart).standard_error > 2 * plain.standard_error
+    one = mean(values[:1])
     assert one.seeds == 1 and 0 < one.low < one.high
-    same = reduced_interval(values - values, lambda v: v.min(-1))
+    same = at_every(values - values)
     assert (same.low, same.estimate, same.high) == (0, 0, 0)

@@ -7,21 +7,22 @@ import polars as pl
 import pytest
 
 from dare_core.claims import load_claims
-from dare_core.discriminability import discriminability
+from dare_core.discriminability import cluster, discriminability, representations
 from dare_core.errors import InputError
 from dare_core.runs import RunStore
+from dare_core.samples import make_samples
 from dare_core.studies import discriminability as chapter
 from dare_core.studies.clusterings import KINDS, RULE, Measured, View, measure
-from dare_core.studies.common import Experiment, StudyConfig, resolve_log
-from dare_core.studies.discriminability import R1, R2, Config, compare, mean, smallest
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.discriminability import R1, R2, SUFFIXES, Config, at_every, compare, mean
+from dare_core.studies.experiment import Experiment
 
 QUICK = {"world_users": 120, "seeds": 1, "epochs": 1, "targets": 3, "history": 50, "shortest_user": 60}
 
 
 def experiment(name: str, users: int = 120) -> Experiment:
     config = StudyConfig.checked({**QUICK, "world_users": users})
-    store = RunStore(progress=False)
-    return Experiment(config, name, resolve_log(config, name, store), store)
+    return Experiment(config, name, RunStore(progress=False))
 
 
 def test_no_representation_tells_anything_where_nothing_can_be_predicted() -> None:
@@ -42,8 +43,22 @@ def test_no_representation_tells_anything_where_nothing_can_be_predicted() -> No
         assert (scores(large["generated"].measured[kind][RULE]) > 10).all()
 
 
+def test_every_seed_of_a_generated_log_is_clustered_on_its_own_world() -> None:
+    config = StudyConfig.checked({**QUICK, "world_users": 30, "seeds": 2})
+    both = Experiment(config, "generated", RunStore(progress=False))
+    view = measure(both, ["TWIN"], (2, 5), 2)
+    for kind in KINDS:
+        assert view.measured[kind]["TWIN"].above_chance.shape == view.measured[kind][RULE].plain.shape == (2, 1, 2)
+    log, run = both.log_of(2), both.runs["TWIN", 2]
+    test = make_samples(log, run.config.samples, 2)["test"]
+    whole = representations(run.model(log), test, ("whole input",))["whole input"]
+    clusters = cluster(whole.reshape(test.size, -1), 5, 1).reshape(test.items.shape)
+    found = view.measured["whole input"]["TWIN"].found[1][1][1]  # world 2, K-means seed 1, 5 clusters
+    assert found.plain == discriminability(clusters, 5).plain and log.fingerprint != both.log.fingerprint
+
+
 def test_comparisons_say_what_the_claims_say() -> None:
-    """By hand: TR gap, decoupling gap, and the smallest against the mean over numbers of clusters."""
+    """By hand: TR gap, decoupling gap; every quantity of the claims is computed for both representations."""
     values = {"DARE": 0.9, "TWIN": 0.7, "DARE (w/o TR)": 0.4, "TWIN (w/o TR)": 0.3, "TWIN-4E": 0.8, "DIN": 0.6}
 
     def of(quantity: str) -> float:
@@ -55,11 +70,11 @@ def test_comparisons_say_what_the_claims_say() -> None:
     assert of("mi_tr_minus_concatenation") == pytest.approx((0.5 + 0.4) / 2)
     assert of("mi_tr_gap_minus_decoupling_gap") == pytest.approx((0.5 + 0.4) / 2 - (0.2 + 0.1) / 2)
     assert of("mi_dare_minus_twin_concatenation") == pytest.approx(0.1)
-    assert [smallest(np.array([0.3, 0.1])), mean(np.array([0.3, 0.1]))] == pytest.approx([0.1, 0.2])
-    assert R1["mi_dare_minus_twin"][1] is smallest and R1["mi_twin_minus_din"][1] is mean
+    assert R1["mi_dare_minus_twin"][1] is at_every and R1["mi_twin_minus_din"][1] is mean
     claims = load_claims()
-    asked = {q.quantity for c in ("R1", "R2") for q in claims[c].quantities}
-    assert asked == {*R1, *R2, *(f"{name}_whole_input" for name in R1)}
+    asked = [q for c in ("R1", "R2") for q in claims[c].quantities]
+    assert {q.quantity for q in asked} == {name + suffix for name in (*R1, *R2) for suffix in SUFFIXES.values()}
+    assert all(q.quantity.endswith("_whole_input") for q in asked if q.primary) and set(SUFFIXES) == set(KINDS)
 
 
 def test_a_comparison_finds_the_better_model_and_not_the_equal_one() -> None:
@@ -77,9 +92,9 @@ def test_a_comparison_finds_the_better_model_and_not_the_equal_one() -> None:
         return Measured(found)
 
     models = {"DARE": made(7), "TWIN": made(0), "DIN": made(0)}
-    compared = compare(View(world, [10, 5], dict.fromkeys(KINDS, models), {}), "whole input", R1)
-    assert set(compared) == {"mi_dare_minus_twin", "mi_twin_minus_din"}
-    better, equal = (compared[name][0] for name in compared)
+    view = View(world, [10, 5], dict.fromkeys(KINDS, models), {})
+    names = ("mi_dare_minus_twin", "mi_twin_minus_din")
+    better, equal = (compare(view, "whole input", *R1[name])[0] for name in names)
     assert better.low > 0 and equal.low < 0 < equal.high
     less = (models["DARE"].above_chance - models["TWIN"].above_chance)[:, 0].mean(0)
     assert better.estimate == pytest.approx(less.min()) and better.seeds == 3
@@ -97,13 +112,15 @@ def test_the_chapter_writes_its_record(own_store: Path) -> None:
     )
     result = chapter.run(config)
     rows = {r.quantity: r for r in result.record.rows}
-    assert set(rows) == {"mi_dare_minus_twin", "mi_dare_minus_twin_whole_input", *R2}
-    assert {r.log for r in rows.values()} == {"generated"} and "plain" in rows["mi_dare_minus_twin"].note
-    values = pl.read_csv(own_store / "book" / "smoke" / "results" / "discriminability_values.csv")
+    asked = {name + suffix for name in (*R1, *R2) for suffix in SUFFIXES.values()}
+    assert set(rows) == asked and {r.log for r in rows.values()} == {"generated"}
+    assert {name for name, r in rows.items() if r.ours is None} == {n for n in asked if "4e" in n or "din" in n}
+    assert "plain" in rows["mi_dare_minus_twin"].note and "not trained" in rows["mi_twin_minus_din"].note
+    values = pl.read_csv(config.results_path / "discriminability_values.csv")
     assert set(values["clusters"]) == {2, 10}  # 40 clusters of 90 samples are left out
     assert set(values["log"]) == {"generated", "independent"}
     assert np.allclose(values["MI"] - values["chance"], values["less chance"])
-    summary = pl.read_csv(own_store / "book" / "smoke" / "results" / "discriminability_summary.csv")
+    summary = pl.read_csv(config.results_path / "discriminability_summary.csv")
     shares = dict(summary.filter(log="generated").select("model or rule", "pooled share of variance").iter_rows())
     assert 0 < shares["DARE"] < 1 and shares["DARE (w/o TR)"] == 1 and shares[RULE] is None
     again = chapter.run(config)

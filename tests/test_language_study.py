@@ -9,6 +9,7 @@ import torch
 
 from dare_core.claims import project_root
 from dare_core.errors import InputError
+from dare_core.intervals import user_groups
 from dare_core.language import KINDS
 from dare_core.language_runs import LanguageRun, LanguageStore
 from dare_core.language_training import NANOGPT, LanguageRunConfig
@@ -135,13 +136,20 @@ def test_quantities_by_brute_force() -> None:
     small = mean_gap([4, 2], plain, [1, 2, 3])
     assert found["loss_gap_above_16"].estimate == pytest.approx(large)
     assert found["gap_small_minus_large"].estimate == pytest.approx(small - large)
-    draws = comparison.draws
-    drawn = draws.mean_over_seeds(comparison.gap([64, 32])[1])
-    for b in (0, 7):
-        seeds = [s + 1 for s in range(3) for _ in range(int(draws.seeds[b, s]))]
-        assert drawn[b] == pytest.approx(mean_gap([64, 32], draws.users[b], seeds))
+    groups = user_groups(np.arange(12))
+    assert len(set(groups)) == 12  # fewer stretches than 50: each is a group
+    left_out = comparison.gap([64, 32])
+    assert left_out.shape == (3, 13)
+    for group in (0, 7):
+        for seed in (1, 2, 3):
+            weights = (groups != group).astype(float)
+            assert left_out[seed - 1, 1 + group] == pytest.approx(mean_gap([64, 32], weights, [seed]))
     gaps = {(line["size"], line["maps"]): line["minus with"] for line in comparison.gap_rows()}
     assert gaps[64, "without"] == pytest.approx(mean_gap([64], plain, [1, 2, 3])) and len(gaps) == 8
+    line = next(line for line in comparison.gap_rows() if (line["size"], line["maps"]) == (32, "without"))
+    assert [line[f"seed {seed}"] for seed in (1, 2, 3)] == pytest.approx(
+        [mean_gap([32], plain, [s]) for s in (1, 2, 3)]
+    )
 
 
 def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None:
@@ -151,7 +159,7 @@ def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None
         runs["without", 32, seed].losses[:] = runs["with", 32, seed].losses + 0.2
         runs["without", 8, seed].losses[:] = runs["with", 8, seed].losses
     found = Comparison.of(comparison.runs).claims()
-    assert found["loss_gap_above_16"].low == pytest.approx(0.2) == found["loss_gap_above_16"].high
+    assert (found["loss_gap_above_16"].low, found["loss_gap_above_16"].high) == pytest.approx((0.2, 0.2))
     assert found["gap_small_minus_large"].estimate == pytest.approx(-0.2)
     shape = {line["size"]: (line["here"], line["matched"]) for line in Comparison.of(comparison.runs).shape_rows()}
     assert shape == {32: ("maps help", "yes"), 8: ("no gap to be seen", "yes")}
@@ -163,19 +171,32 @@ def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None
     assert not made_up([16, 8], 1).claims() and set(made_up([32], 1).claims()) == {"loss_gap_above_16"}
 
 
+def test_stretches_of_a_long_text_are_left_out_in_fifty_groups_and_seeds_count() -> None:
+    comparison = made_up([32, 8], 3, stretches=128)
+    assert comparison.gap([32]).shape == (3, 51) and comparison.stretches == 128
+    few = comparison.claims()["loss_gap_above_16"]
+    for size in (32, 8):  # a seed that moves every loss without maps widens the interval
+        for seed in (1, 2, 3):
+            comparison.runs["without", size, seed].losses[:] += 0.1 * seed
+    moved = Comparison.of(comparison.runs).claims()["loss_gap_above_16"]
+    assert moved.seeds == 3 and moved.freedom < few.freedom
+    assert moved.high - moved.low > 5 * (few.high - few.low)
+
+
 def own_text(folder: Path) -> str:
     path = folder / "speech.txt"
-    path.write_text("O, that this too too solid flesh would melt,\n" * 600, "utf-8")
+    path.write_text("O, that this too too solid flesh would melt,\n" * 1_000, "utf-8")
     return str(path)
 
 
 def test_the_study_writes_its_record_and_reuses_its_runs(own_store: Path, tmp_path: Path) -> None:
     config = language.Config.checked({**QUICK, "text": own_text(tmp_path)})
     result = language.run(config)
-    content = json.loads((own_store / "book" / "smoke" / "results" / "language.json").read_text())
+    content = json.loads((config.results_path / "language.json").read_text())
     assert content["runs"] == {"computed": 12, "reused": 0}
-    assert [line["quantity"] for line in content["rows"]] == ["loss_gap_above_16", "gap_small_minus_large"]
+    assert [line["quantity"] for line in content["rows"]] == ["gap_small_minus_large", "loss_gap_above_16"]
     assert {line["kind"] for line in content["rows"]} == {"own text"} and content["rows"][0]["seeds"] == 2
+    assert content["rows"][0]["fingerprint"] == content["logs"]["speech"]["fingerprint"]
     assert len(result.record.tables["losses"]) == 6 and len(result.record.tables["gaps"]) == 4
     runs = sorted((own_store / "language").iterdir())
     (runs[0] / "losses.safetensors").write_bytes(b"damaged")
@@ -183,8 +204,11 @@ def test_the_study_writes_its_record_and_reuses_its_runs(own_store: Path, tmp_pa
     assert (again.record.store.computed, again.record.store.reused) == (1, 11)
     assert again.record.rows == result.record.rows
     longer = language.run(config.model_copy(update={"iterations": 20, "sizes": "32"}))
-    assert longer.record.rows[0].ours != result.record.rows[0].ours
-    assert longer.record.rows[1].verdict == "cannot be tested here"
+    assert longer.record.rows[1].ours != result.record.rows[1].ours
+    assert longer.record.rows[0].verdict == "cannot be tested here" and "both sides" in longer.record.rows[0].note
+    alone = language.run(config.model_copy(update={"seeds": 1}))
+    for row in alone.record.rows:  # the number is shown, and not judged
+        assert row.ours is not None and row.verdict == "cannot be tested here" and "1 of at least 2 seeds" in row.note
     for shown in (language.show_losses(result), language.show_curves(result)):
         assert "alt=" in shown.html and "without" in shown.text
     assert "size 32" in language.show_curves(result).text and "P3" in result.record.summary()

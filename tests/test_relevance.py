@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log
 
-from dare_core.relevance import relevance_counts
+from dare_core.intervals import user_groups
+from dare_core.relevance import decay_slope, relevance_counts, same_minus_other, user_weights
 from dare_core.samples import Samples, make_samples
 
 
@@ -62,3 +63,25 @@ def test_a_user_that_counts_twice_is_two_users() -> None:
     assert len(order) == 4  # the same categories stay the most frequent
     expected = again.mutual_information()[np.ix_(order, order)]
     np.testing.assert_allclose(counts.mutual_information(twice), expected, rtol=1e-10, atol=1e-15)
+
+
+def test_replicates_are_counts_without_a_group_of_users() -> None:
+    samples = make_samples(make_log(seed=6), SMALL_SAMPLES, 1)["train"]
+    groups = user_groups(samples.users.numpy(), 7)
+    counts = relevance_counts(samples, 4, 6)
+    found = counts.replicates(user_weights(samples, groups), same_minus_other)
+    assert found.shape == (8,) and found[0] == same_minus_other(counts.mutual_information())
+    kept = torch.from_numpy(groups != 2)
+    names = ("users", "row", "start", "items", "categories", "new", "seen")
+    left = relevance_counts(dataclasses.replace(samples, **{n: getattr(samples, n)[kept] for n in names}), 4, 6)
+    assert set(left.categories) == set(counts.categories)
+    assert found[3] == pytest.approx(same_minus_other(left.mutual_information()))
+    assert user_weights(samples, None).tolist() == [[1.0] * counts.users]
+
+
+def test_slope_by_hand() -> None:
+    """Information of 3 - ln(position) at each of 9 positions, and none where there is but one."""
+    x = np.log(np.arange(1, 10))
+    information = np.broadcast_to(3 - x, (2, 2, 9))
+    assert decay_slope(information) == pytest.approx(-1 / (3 - x.mean()))
+    assert np.isnan(decay_slope(information[..., :1])) and np.isnan(decay_slope(0 * information))

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -9,17 +10,22 @@ import numpy as np
 import papermill
 import polars as pl
 import pytest
+from conftest import make_log
 
 from dare_core.book import chapter_names, chapter_parameters, notebook_of
+from dare_core.claims import judge, load_claims
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
+from dare_core.gradients import GradientRecord
+from dare_core.intervals import Interval, ratio_interval
 from dare_core.metrics import auc
 from dare_core.relevance import relevance_counts
-from dare_core.runs import RunStore
-from dare_core.studies import STUDIES, convergence, data, your_own_log
-from dare_core.studies.common import Experiment, Record, StudyConfig, resolve_log
+from dare_core.runs import RunStore, _Opened
+from dare_core.studies import STUDIES, convergence, data, gradients, method, overall, your_own_log
+from dare_core.studies.common import StudyConfig
 from dare_core.studies.convergence import iterations_to
-from dare_core.studies.gradients import block_interval, negative_steps, norm_ratio
+from dare_core.studies.experiment import Competence, Experiment, Record
+from dare_core.studies.gradients import negative_share, negative_steps, norm_ratio
 from dare_core.studies.scores import subset_mask
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -73,9 +79,7 @@ def test_null_worlds_draw_any_negative() -> None:
 
 
 def experiment(name: str, **changes: object) -> Experiment:
-    config = StudyConfig.checked({**QUICK, **changes})
-    store = RunStore(progress=False)
-    return Experiment(config, name, resolve_log(config, name, store), store)
+    return Experiment(StudyConfig.checked({**QUICK, **changes}), name, RunStore(progress=False))
 
 
 def test_subsets() -> None:
@@ -94,7 +98,7 @@ def test_nothing_can_be_predicted_on_the_independent_world() -> None:
     labels = world.samples(1)["test"].labels
     assert len(labels) >= 4_000
     scores = {m: world.test_scores(m)[0] for m in ("DARE", "TWIN", "DIN")}
-    scores |= {name: values[0] for name, values in world.rule_test_scores().items()}
+    scores |= {name: values[0] for name, values in world.rule_scores().items()}
     found = {name: auc(labels, values) for name, values in scores.items()}
     assert len(found) == 10
     assert all(abs(value - 0.5) < 0.02 for value in found.values()), found
@@ -102,48 +106,170 @@ def test_nothing_can_be_predicted_on_the_independent_world() -> None:
 
 def test_the_published_rule_leaks_where_nothing_can_be_predicted() -> None:
     """The control of the control: few items and negatives that were never clicked, and a rule predicts."""
-    few = generate(WorldConfig(kind="independent", users=500, items=1_000, categories=40))
+    few = {"world_users": 500, "world_items": 1_000, "world_categories": 40, "seeds": 1}
     for rule, leaks in (("any", False), ("unclicked", True)):
-        config = StudyConfig.checked({**QUICK, "negative_rule": rule, "seeds": 1})
-        world = Experiment(config, "independent", few, RunStore(progress=False))
-        world.store.log(few.card.name)
+        world = experiment("independent", negative_rule=rule, **few)
         labels = world.samples(1)["test"].labels
-        value = auc(labels, world.rule_test_scores()["item in history"][0])
+        value = auc(labels, world.rule_scores()["item in history"][0])
         assert (value > 0.55) == leaks, (rule, value)
+
+
+def test_each_seed_of_a_generated_log_has_its_own_world() -> None:
+    world = experiment("generated", seeds=3)
+    assert len({world.log_of(seed).fingerprint for seed in world.seeds}) == 3
+    assert world.log_of(2).card.created_with["world_seed"] == 2 and world.worlds == 3
+    assert world.run_config("DARE", 2).log == world.log_of(2).card.name
+    assert world.groups(world.samples(1)["test"]) is None, "the world is the unit"
+    assert world.fingerprint == experiment("generated", seeds=1, world_seed=7).fingerprint
+    assert world.fingerprint != experiment("generated", world_users=41).fingerprint
+    smaller = experiment("generated", world_items=5_000, world_categories=300)
+    assert (smaller.log.card.items, smaller.log.card.categories) == (5_000, 300)
+
+
+def competence(model_auc: float, rule: float, low: float, steps: int = 2_000) -> Competence:
+    return Competence("DARE", model_auc, "a rule", Interval(rule, low, 2 * rule - low, 0.01, 30, 3), steps)
+
+
+def test_competence_comes_before_verdicts() -> None:
+    """study.md: at least .9 of the best rule's way from 1/2, 300 steps per epoch, the rule above 1/2."""
+    assert competence(0.79, 0.775, 0.76).value == pytest.approx(0.29 / 0.275)
+    assert competence(0.79, 0.775, 0.76).not_learned == ""
+    assert competence(0.746, 0.775, 0.76).not_learned.endswith("competence 0.89")
+    assert competence(0.748, 0.775, 0.76).not_learned == ""
+    assert "299 of at least 300 steps" in competence(0.79, 0.775, 0.76, 299).not_learned
+    assert "nothing to learn" in competence(0.6, 0.51, 0.49).not_learned
+    assert "nothing to learn" in competence(0.6, 0.5, 0.49).not_learned
+
+
+def test_competence_is_measured_on_trained_models() -> None:
+    world = experiment("generated", world_users=60, targets=19, epochs=2)
+    found = world.competence
+    labels = [world.samples(seed)["test"].labels for seed in world.seeds]
+    best = np.mean([auc(y, p) for y, p in zip(labels, world.rule_scores()[found.rule], strict=True)])
+    assert found.rule_interval.estimate == pytest.approx(best)
+    assert found.steps == -(-60 * 19 * 3 // 32)
+    assert 0 < found.value < 1.5
 
 
 def test_iterations_to_a_level_by_hand() -> None:
     curves = np.array([[0.5, 0.7, 0.6, 0.9], [0.5, 0.5, 0.5, 0.5], [0.8, 0.1, 0.1, 0.1]])
     steps = np.array([10.0, 20.0, 30.0, 40.0])
-    assert list(iterations_to(curves, steps, np.array([0.6, 0.6, 0.6]))) == [15.0, np.inf, 10.0]
-    assert iterations_to(curves[:1], steps, np.array([0.75]))[0] == pytest.approx(35.0)
+    assert list(iterations_to(curves, steps, np.array([0.6, 0.6, 0.65]), 0.5)) == [15.0, 40.0, 5.0]
+    assert iterations_to(curves[:1], steps, np.array([0.75]), 0.5)[0] == pytest.approx(35.0)
+
+
+def test_c1_of_equal_models_contains_1() -> None:
+    """TWIN against TWIN with other seeds: at least 95 % of intervals contain 1, levels out of reach included."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(1, 21) * 100.0
+    quantity = load_claims()["C1"].of("speedup_70")
+    alarms = []
+    for _ in range(1_000):
+        rate, best = np.exp(rng.normal(-6, 0.5, (2, 3))), rng.normal(0.78, 0.02, (2, 3))
+        curves = 0.5 + (best[..., None] - 0.5) * (1 - np.exp(-rate[..., None] * steps))
+        curves += rng.normal(0, 0.003, curves.shape)
+        taken = [iterations_to(own, steps, np.full(3, 0.7), 0.5)[:, None] for own in curves]
+        alarms.append(judge(quantity, ratio_interval(*taken)).direction != "neither")
+    assert np.mean(alarms) <= 0.05
+
+
+def test_two_models_that_never_arrive_are_not_equally_fast() -> None:
+    world = experiment("generated", seeds=2)
+    runs = world.runs_at("TWIN")
+    rule = world.competence.rule
+    assert np.isnan(convergence.speedup(world, runs, runs, rule, 3.0).estimate)
+    assert convergence.speedup(world, runs, runs, rule, 0.01).estimate == 1
+
+
+def gradient_record(representation: float, attention: float, cosines: list[float]) -> GradientRecord:
+    steps = len(cosines)
+    one = np.ones((1, steps))
+    names = np.array(["category"])
+    return GradientRecord(
+        names, attention * one, representation * one, np.array([cosines]), 0 * one, one, one, np.ones((1, 40))
+    )
 
 
 def test_gradient_statistics_by_hand() -> None:
-    assert norm_ratio(np.array([4.0, 6.0]), np.array([1.0, 1.0])) == 5.0
     assert negative_steps(np.array([-0.1, 0.2, -0.3, 0.4])) == 0.5
-    rng = np.random.default_rng(0)
-    series = [[5 + rng.normal(0, 0.5, 100), 1 + rng.normal(0, 0.1, 100)] for _ in range(3)]
-    interval = block_interval(series, norm_ratio)
-    assert interval.low < 5 < interval.high and interval.high - interval.low < 0.5
+    assert negative_steps(np.array([-0.1, np.nan, 0.3])) == 0.5
+    records = [gradient_record(ratio, 1.0, [-1.0, -1.0, 1.0, 1.0]) for ratio in (2.0, 4.0, 8.0)]
+    ratio = norm_ratio(records, "category", slice(0, 100))
+    assert ratio.estimate == pytest.approx(4.0) and ratio.freedom == 2 and ratio.logarithmic
+    assert negative_share(records, "category", slice(None)).estimate == 0.5
+    assert np.isnan(norm_ratio([gradient_record(1.0, 0.0, [1.0])], "category", slice(0, 100)).estimate)
+
+
+def test_gradients_are_not_judged_before_300_steps() -> None:
+    result = gradients.run(gradients.Config.checked({**QUICK, "seeds": 3}))
+    for line in result.record.rows:
+        assert line.verdict == "cannot be tested here" and "of at least 300 recorded steps" in line.note
+    assert {(line.claim, line.primary) for line in result.record.rows} == {("G1", True), ("G2", True)}
+    assert {view.setting for view in result.views} == {"published", "own start"}
 
 
 def test_convergence_writes_its_record(own_store: Path) -> None:
     config = convergence.Config.checked({**QUICK, "models": "DARE,TWIN"})
     result = convergence.run(config)
-    content = json.loads((own_store / "book" / "smoke" / "results" / "convergence.json").read_text())
-    assert content["runs"] == {"computed": 4, "reused": 0}
-    (line,) = content["rows"]
-    assert line["claim"] == "C1" and line["log"] == "generated" and line["seeds"] == 2
-    scores = pl.read_csv(own_store / "book" / "smoke" / "results" / "convergence_scores.csv")
+    content = json.loads((config.results_path / "convergence.json").read_text())
+    lines = {line["quantity"]: line for line in content["rows"]}
+    assert {line["claim"] for line in content["rows"]} == {"C1"} and lines["speedup_70"]["primary"]
+    assert lines["speedup_70"]["verdict"] == "cannot be tested here", "two worlds, few steps"
+    assert lines["speedup_70"]["worlds"] == 2 and lines["speedup_70"]["embedding_size"] == 16
+    scores = pl.read_csv(config.results_path / "convergence_scores.csv")
     assert set(scores["model or rule"]) >= {"DARE", "TWIN", "popularity", "logistic regression on these"}
     again = convergence.run(config)
-    assert (again.record.store.computed, again.record.store.reused) == (0, 4)
+    assert again.record.store.computed == 0
     assert again.record.rows == result.record.rows
     other = convergence.run(config.model_copy(update={"size": 4}))
-    assert other.record.tables["scores"][0]["AUC all"] != result.record.tables["scores"][0]["AUC all"]
+    assert other.record.tables["scores"][0]["AUC"] != result.record.tables["scores"][0]["AUC"]
     shown = convergence.show_curves(result)
     assert "alt=" in shown.html and "DARE on generated" in shown.text
+
+
+def test_nothing_to_learn_is_not_judged() -> None:
+    """C1 on the world in which nothing can be predicted."""
+    config = convergence.Config.checked({**QUICK, "logs": "independent", "seeds": 3, "targets": 19, "world_users": 180})
+    result = convergence.run(config)
+    found = {line.quantity: line for line in result.record.rows}["speedup_70"]
+    assert found.verdict == "cannot be tested here"
+    assert "nothing to learn" in found.note or "not learned" in found.note, found.note
+
+
+def test_overall_judges_only_what_is_trained() -> None:
+    result = overall.run(overall.Config.checked({**QUICK, "models": "DARE,TWIN,TWIN (w/o TR),TWIN-4E", "seeds": 3}))
+    lines = {line.quantity: line for line in result.record.rows}
+    assert lines["dare_minus_best_other"].ours is None and lines["dare_minus_best_other"].verdict == "not studied yet"
+    assert lines["smallest_of_four"].ours is None and "ETA" in lines["smallest_of_four"].note
+    for quantity in ("dare_minus_twin", "twin_minus_without_tr", "dare_minus_twin_4e"):
+        assert lines[quantity].ours is not None and lines[quantity].verdict == "cannot be tested here"
+    assert "gain_16_minus_gain_128" not in lines
+
+
+def test_method_searches_the_recipe(own_store: Path) -> None:
+    config = {**QUICK, "seeds": 3, "search": True, "rates": "0.01", "steps": "100,200", "identical": 3}
+    result = method.run(method.Config.checked(config))
+    tables = result.record.tables
+    assert {row["steps per epoch"] for row in tables["recipe"]} == {100, 200}
+    assert tables["identical"] == [], "a world is no sample of users"
+    assert tables["competence"][0]["judged"] != "yes"
+    assert "100 steps" in method.show_recipe(result).text
+
+
+def test_the_rules_are_tried_on_identical_models() -> None:
+    """On a log that was not generated: the unit is users and seeds."""
+    log = make_log(users=60, shortest=25)
+    store = RunStore(progress=False)
+    store._logs["by_hand"] = _Opened(replace(log, card=log.card.model_copy(update={"kind": "published log"})))
+    small = {"history": 20, "targets": 4, "spacing": 3, "shortest_user": 25, "epochs": 1, "seeds": 2, "size": 4}
+    experiment = Experiment(method.Config.checked({**small, "logs": "by_hand"}), "by_hand", store)
+    rows = method.identical_rows(experiment, 3)
+    assert [row["claim"] for row in rows] == ["P2", "O1"] * 3 + ["C1"] * 3
+    assert {row["false alarm"] for row in rows} <= {"yes", "no"}
+    assert len({row["estimate"] for row in rows if row["claim"] == "P2"}) == 3, "each model has its own weights"
+    record = Record("method", experiment.config, store)
+    record.tables |= {"identical": rows, "recipe": [], "own_best": []}
+    assert "False alarms" in method.show_identical(method.Result(experiment.config, record)).text
 
 
 def test_relevance_counts_by_brute_force() -> None:
@@ -167,9 +293,13 @@ def test_relevance_counts_by_brute_force() -> None:
                 assert information[target, behaviour, position - 1] == pytest.approx(expected, abs=1e-9)
 
 
-def test_data_judges_the_generated_world() -> None:
+def test_what_is_built_into_a_generated_world_is_not_judged() -> None:
     result = data.run(data.Config.checked({"world_users": 300, "targets": 19}))
-    assert {r.quantity: r.verdict for r in result.record.rows} == {"same_minus_other": "holds", "decay_slope": "holds"}
+    lines = {line.quantity: line for line in result.record.rows}
+    assert set(lines) == {"same_minus_other", "decay_slope"}
+    assert lines["same_minus_other"].direction == "claimed"
+    assert {line.verdict for line in lines.values()} == {"cannot be tested here"}
+    assert all("built into" in line.note for line in lines.values())
 
 
 def test_your_own_log_reads_any_columns(tmp_path: Path) -> None:

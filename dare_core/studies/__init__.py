@@ -8,6 +8,7 @@ from dare_core.studies import (
     gradients,
     landing,
     language,
+    method,
     overall,
     projections,
     reproducibility,
@@ -20,6 +21,7 @@ STUDIES = {
     module.__name__.rpartition(".")[2]: module
     for module in (
         landing,
+        method,
         data,
         gradients,
         projections,

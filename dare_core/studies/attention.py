@@ -1,48 +1,52 @@
 """Attention accuracy: does a model attend to, and retrieve, what matters? (A2, A3, A4, S1; paper, 4.3, 3.4,
 figures 8 and 9, appendix E.4)"""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from dare_core.attention_maps import map_of, mean_items, own_first, rank_correlation, symmetry
-from dare_core.data.generated import world_of
-from dare_core.data.world import true_relevance
-from dare_core.gains import Gains, category_totals, information_gains
-from dare_core.intervals import (
-    TWO,
-    Draws,
-    Resamples,
-    difference_interval,
-    jackknife_over_seeds,
-    mean_interval,
-    mean_resamples,
-    ratio_interval,
-)
-from dare_core.metrics import Array
+from dare_core.attention_maps import map_of, mean_items
+from dare_core.claims import NOT_COMPUTED
+from dare_core.errors import InputError
+from dare_core.gains import category_totals, information_gains
+from dare_core.intervals import Interval, interval, ratio_interval
 from dare_core.models import MODELS
-from dare_core.relevance import RelevanceCounts, relevance_counts
-from dare_core.retrieval import (
-    RULES,
-    Retrieval,
-    best_columns,
-    candidate_ndcg,
-    newest_other_share,
-    retrieve,
-    retrieve_by_rule,
-)
+from dare_core.relevance import relevance_counts
+from dare_core.retrieval import RULES, Retrieval, best_columns, retrieve, retrieve_by_rule
 from dare_core.runs import RunStore
 from dare_core.samples import training_counts
 from dare_core.studies.attention_controls import control_rows
-from dare_core.studies.attention_rows import case_rows, closeness_rows, kept_rows, map_rows, prior_rows
-from dare_core.studies.common import Experiment, Record
+from dare_core.studies.attention_rows import (
+    case_rows,
+    closeness_rows,
+    curve_rows,
+    kept_rows,
+    map_rows,
+    prior_rows,
+    retrieval_rows,
+)
+from dare_core.studies.attention_view import (
+    GAINS,
+    View,
+    enough_categories,
+    left_out,
+    ndcg_at_k,
+    own_category_first,
+    qualities,
+    recent_other,
+    relevance_symmetry,
+    relevance_truth,
+    true_map,
+    truth_correlation,
+)
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.gain_settings import GainSettings
 
-CLAIMED, REFERENCE, OTHER = "DARE", "TWIN", "DIN"
-NOT_SEARCHING = ("SDIM",)  # averages hash buckets: nobody is retrieved
+OTHER = "DIN"
+NOT_SEARCHING = ("SDIM",)  # averages hash buckets and retrieves nothing
 
 
 class Config(GainSettings):
@@ -63,24 +67,6 @@ class Config(GainSettings):
 
 
 @dataclass
-class View:
-    """One log: what matters in it, and what models and rules retrieve and attend to, a seed each."""
-
-    experiment: Experiment
-    gains: list[Gains]
-    truth: list[np.ndarray | None]  # (H, C, N) true relevance, on a generated world
-    retrieved: dict[str, list[Retrieval]]
-    counts: list[RelevanceCounts]  # of the heat maps' categories
-    maps: dict[str, list[Array]]  # (T, T, P) learned attention
-    quality: dict[str, dict[str, list[Array]]] = field(default_factory=dict)  # gain -> name -> (H, C, K)
-
-    @property
-    def draws(self) -> Draws:
-        """Draws of users and seeds, the same for all that is compared."""
-        return Draws.make(len(self.gains[0].judged), len(self.gains))
-
-
-@dataclass
 class Result:
     """Everything that the chapter shows."""
 
@@ -89,170 +75,90 @@ class Result:
     views: list[View]
 
 
-def relevance_truth(experiment: Experiment, seed: int) -> np.ndarray | None:
-    """(H, C, N) true relevance of every behaviour of the test histories; None for a log that was not generated."""
-    world = world_of(experiment.log)
-    if world is None:
-        return None
-    test = experiment.samples(seed)["test"]
-    history = test.batch(slice(None)).history_categories.numpy().astype(np.int64)
-    targets = test.categories.numpy().astype(np.int64).T
-    return np.stack([true_relevance(world, history, target) for target in targets], 1).astype(np.float32)
-
-
 def view_of(experiment: Experiment, config: Config) -> View:
     """Retrieve with every model and rule, and read off what was learned."""
-    items = training_counts(experiment.log)
-    view = View(experiment, [], [], {}, [], {})
+    view = View(experiment)
     for seed in experiment.seeds:
-        splits = experiment.samples(seed)
-        test = splits["test"]
-        view.gains.append(information_gains(splits["train"], test, config.rule))
-        view.truth.append(relevance_truth(experiment, seed))
-        counts = relevance_counts(splits["train"], config.categories, config.positions)
+        log, splits = experiment.log_of(seed), experiment.samples(seed)
+        train, test = splits["train"], splits["test"]
+        view.splits.append(splits)
+        view.gains.append(information_gains(train, test, config.rule))
+        view.truth.append(relevance_truth(log, test))
+        counts = relevance_counts(train, config.categories, config.positions)
         view.counts.append(counts)
-        mean = mean_items(experiment.log.item_category, items, counts.categories)
+        view.true_maps.append(true_map(log, counts))
+        frequent = int((category_totals(train).sum(1) >= config.least_samples).sum())
+        view.priors.append(relevance_counts(train, max(frequent, 1), config.positions))
+        mean = mean_items(log.item_category, training_counts(log), counts.categories)
         for name in config.model_names:
-            model = experiment.runs[name, seed].model(experiment.log)
+            model = experiment.runs[name, seed].model(log)
             found = retrieve(model, test, config.top_k, config.positions, config.with_items)
             view.retrieved.setdefault(name, []).append(found)
-            learned = map_of(model, counts.categories, config.positions, mean, config.with_items)
+            learned = map_of(model, counts.categories, counts.positions, mean, config.with_items)
             view.maps.setdefault(name, []).append(learned)
         for name in RULES:
             view.retrieved.setdefault(name, []).append(retrieve_by_rule(name, test, config.top_k, seed))
-    for gain in ("information", "above chance", "true relevance"):
+    for gain in GAINS:
         view.quality[gain] = {name: qualities(view, name, gain, config.published_ndcg) for name in view.retrieved}
     return view
 
 
-def qualities(view: View, name: str, gain: str, ideal_at_end: bool) -> list[Array]:
-    """(H, C, K) NDCG at 1..K of a model or rule, a seed each, by one kind of gain; NaN where there is none.
+def judge_models(record: Record, view: View, models: Sequence[str]) -> None:
+    """Add the rows of A2, A3 and A4; a part whose models are missing cannot be tested."""
+    experiment = view.experiment
 
-    `information` (which A3 is judged by) and `above chance` on candidates that pass the rule of `GainRule`;
-    `true relevance` on all candidates of a generated world.
-    """
-    found = []
-    for gains, truth, retrieval in zip(view.gains, view.truth, view.retrieved[name], strict=True):
-        if gain == "true relevance":
-            if truth is None:
-                found.append(np.full(retrieval.order.shape, np.nan))
-                continue
-            values, judged = truth, np.ones(gains.judged.shape, bool)
-        else:
-            values = gains.information if gain == "information" else gains.above_chance
-            judged = gains.judged
-        found.append(candidate_ndcg(values, retrieval.order, judged, ideal_at_end))
-    return found
+    def add(claim: str, quantity: str, pair: tuple[str, str], make: Callable[[], Interval], note: str) -> None:
+        absent = [name for name in pair if name not in models]
+        measured, why = (None, f"{NOT_COMPUTED}{', '.join(absent)}") if absent else (make(), note)
+        record.judge(claim, quantity, measured, experiment, why)
 
+    def over() -> Interval:
+        return interval(recent_other(view, REFERENCE) - recent_other(view, CLAIMED))
 
-def at_k(view: View, gain: str, name: str) -> Resamples:
-    """NDCG at K of a model or rule."""
-    return mean_resamples([values[..., -1] for values in view.quality[gain][name]], view.draws)
+    def closer() -> Interval:
+        return interval(truth_correlation(view, CLAIMED) - truth_correlation(view, REFERENCE))
 
+    def more_left_out() -> Interval:
+        return interval(left_out(view, REFERENCE) - left_out(view, CLAIMED))
 
-def recent_other(view: View, name: str) -> Resamples:
-    """Attention on recent behaviours of another category (`Retrieval.recent_other`), mean over test candidates."""
-    return mean_resamples([r.recent_other for r in view.retrieved[name]], view.draws)
-
-
-def newest_other(view: View, name: str) -> Resamples:
-    """Share of the retrieved among the newest K and of another category (`newest_other_share`)."""
-    seeds = zip(view.experiment.seeds, view.retrieved[name], strict=True)
-    found = [newest_other_share(r.order, view.experiment.samples(seed)["test"]) for seed, r in seeds]
-    return mean_resamples(found, view.draws)
-
-
-def truth_correlation(view: View, name: str, weights: Array) -> Array:
-    """(S,) Spearman's correlation of learned attention with mutual information over the behaviour categories and
-    positions of a heat map, mean over target categories; `weights` (users,) count training users."""
-    seeds = zip(view.maps[name], view.counts, strict=True)
-    return np.array([np.nanmean(rank_correlation(m, c.mutual_information(weights))) for m, c in seeds])
-
-
-def category_counts(view: View, config: Config) -> list[RelevanceCounts]:
-    """Counts of S1: all target categories with `least_samples` training samples, newest positions, a seed each."""
-    found = []
-    for seed in view.experiment.seeds:
-        train = view.experiment.samples(seed)["train"]
-        frequent = int((category_totals(train).sum(1) >= config.least_samples).sum())
-        found.append(relevance_counts(train, max(frequent, 1), config.positions))
-    return found
-
-
-def category_relevance(counts: RelevanceCounts, chance: Array, weights: Array | None = None) -> Array:
-    """(T, T) relevance of behaviour category b for target category c: mutual information above the level of
-    permuted labels, mean over positions. The level depends on both categories' frequencies, which would pass
-    for structure."""
-    return (counts.mutual_information(weights) - chance).mean(2)
-
-
-def judge(record: Record, view: View, priors: list[RelevanceCounts]) -> None:
-    """Add the ledger rows that the trained models allow. Two quantities of one claim have 97.5 % intervals."""
-    experiment, draws = view.experiment, view.draws
-    names = set(record.config.model_names)
-    if {CLAIMED, REFERENCE} <= names:
-        over = difference_interval(recent_other(view, REFERENCE), recent_other(view, CLAIMED), draws, TWO)
-        record.judge("A2", "overrating_twin_minus_dare", over, experiment)
-
-        def gain(weights: Array) -> Array:
-            return truth_correlation(view, CLAIMED, weights) - truth_correlation(view, REFERENCE, weights)
-
-        truth = jackknife_over_seeds(view.counts[0].users, gain, TWO)
-        record.judge("A2", "truth_correlation_dare_minus_twin", truth, experiment)
-    judged = int(np.mean([np.isfinite(v[..., -1]).sum() for v in view.quality["information"][RULES[0]]]))
-    total = view.gains[0].judged.size
-    note = f"{judged:,} of {total:,} test samples pass the thresholds"
+    both = (CLAIMED, REFERENCE)
+    share = float(np.mean([(same > 0).mean() for same in view.same_category]))
+    with_one = f"{share:.0%} of the test samples have a behaviour of the target's category"
+    nothing = view.of_worlds and any(truth is None for truth in view.true_maps)
+    true = "no behaviour is relevant in this world" if nothing else "against the true relevance"
+    against = true if view.of_worlds else "against mutual information"
+    newest = f"newest {view.counts[0].positions} positions"
+    add("A2", "overrating_twin_minus_dare", both, over, f"{newest}; {with_one}")
+    add("A2", "truth_correlation_dare_minus_twin", both, closer, against)
     for other, quantity in ((REFERENCE, "ndcg_dare_over_twin"), (OTHER, "ndcg_dare_over_din")):
-        if {CLAIMED, other} <= names:
-            pair = at_k(view, "information", CLAIMED), at_k(view, "information", other)
-            ratio = ratio_interval(*pair, draws, TWO) if judged else None
-            record.judge("A3", quantity, ratio, experiment, note)
-    if {CLAIMED, REFERENCE} <= names:
-        newest = difference_interval(newest_other(view, REFERENCE), newest_other(view, CLAIMED), draws)
-        record.judge("A4", "newest_share_twin_minus_dare", newest, experiment)
-    count = len(priors[0].categories)
-    chance = [c.chance() for c in priors]
-    for quantity, statistic in (("relevance_symmetry", symmetry), ("same_rank_share", own_first)):
-
-        def prior(weights: Array, statistic: Any = statistic) -> Array:
-            seeds = zip(priors, chance, strict=True)
-            return np.array([statistic(category_relevance(c, level, weights)) for c, level in seeds])
-
-        enough = count > 2
-        interval = jackknife_over_seeds(priors[0].users, prior, TWO) if enough else None
-        record.judge("S1", quantity, interval, experiment, f"{count} target categories")
+        add("A3", quantity, (CLAIMED, other), lambda other=other: ratio(view, other), levels(view, other))  # type: ignore[misc]
+    add("A4", "same_category_left_out_twin_minus_dare", both, more_left_out, with_one)
 
 
-def retrieval_rows(view: View) -> list[dict[str, Any]]:
-    """NDCG at K by each kind of gain, and the shares of A2 and A4, a line a model or rule."""
-    rows = []
-    for name in view.retrieved:
-        line: dict[str, Any] = {"log": view.experiment.name, "model or rule": name}
-        for gain, label in (("information", "NDCG"), ("above chance", "above chance"), ("true relevance", "true")):
-            resamples = at_k(view, gain, name)
-            interval = mean_interval(resamples, view.draws)
-            line[label] = interval.estimate
-            line[f"{label} 95 %"] = f"[{interval.low:.3f}, {interval.high:.3f}]" if np.isfinite(interval.low) else ""
-        line["samples judged"] = int(np.isfinite(view.quality["information"][name][0][..., -1]).sum())
-        line["attention on recent others"] = float(recent_other(view, name)[0].mean())
-        line["retrieved newest others"] = float(newest_other(view, name)[0].mean())
-        rows.append(line)
-    return sorted(rows, key=lambda row: -np.nan_to_num(row["NDCG"]))
+def ratio(view: View, other: str) -> Interval:
+    """NDCG at K of DARE over that of another model."""
+    return ratio_interval(ndcg_at_k(view, "information", CLAIMED), ndcg_at_k(view, "information", other))
 
 
-def curve_rows(view: View) -> list[dict[str, Any]]:
-    """NDCG at k = 1..K, mean over test samples and seeds."""
-    rows = []
-    for gain, models in view.quality.items():
-        for name, values in models.items():
-            known = [v[np.isfinite(v[..., -1])] for v in values]  # (n, K) each
-            if not all(len(v) for v in known):
-                continue
-            for k, value in enumerate(np.mean([v.mean(0) for v in known], 0), 1):
-                rows.append(
-                    {"log": view.experiment.name, "gain": gain, "model or rule": name, "k": k, "NDCG": float(value)}
-                )
-    return rows
+def levels(view: View, other: str) -> str:
+    """NDCG of both models, and of how many test samples."""
+    known = [np.isfinite(values[..., -1]) for values in view.quality["information"][RULES[0]]]
+    judged, total = (round(float(np.mean([f(part) for part in known]))) for f in (np.sum, np.size))
+    note = f"{judged:,} of {total:,} test samples pass the thresholds"
+    names = [name for name in (CLAIMED, other) if name in view.retrieved and judged]
+    means = {name: float(ndcg_at_k(view, "information", name)[:, 0].mean()) for name in names}
+    return "; ".join([*(f"NDCG of {name} {mean:.3f}" for name, mean in means.items()), note])
+
+
+def judge_priors(record: Record, view: View) -> None:
+    """Add the rows of S1, which need no model."""
+    count = round(float(np.mean([len(counts.categories) for counts in view.priors])))
+    first = symmetric = None
+    note = f"{count} target categories"
+    if enough_categories(view):
+        first, symmetric = own_category_first(view), relevance_symmetry(view)
+    record.judge("S1", "own_category_first", first, view.experiment, note)
+    record.judge("S1", "relevance_symmetry", symmetric, view.experiment, note)
 
 
 def of_models(view: View) -> dict[str, list[Retrieval]]:
@@ -261,13 +167,15 @@ def of_models(view: View) -> dict[str, list[Retrieval]]:
 
 
 def correct(view: View) -> list[np.ndarray]:
-    """(H, C, N) the K behaviours of highest gain, a seed each."""
+    """(H, C, N) the K behaviours of highest gain, one array per seed."""
     top_k = view.experiment.config.top_k
     return [best_columns(np.where(g.judged[..., None], g.information, 0), top_k) for g in view.gains]
 
 
 def run(config: Config) -> Result:
     """Train the models on every log, and judge A2, A3, A4 and S1."""
+    if not_searching := sorted(set(config.model_names) & set(NOT_SEARCHING)):
+        raise InputError(f"models: {', '.join(not_searching)} retrieves no behaviours; try DARE,TWIN.")
     record = Record("attention", config, RunStore())
     views = []
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -275,17 +183,16 @@ def run(config: Config) -> Result:
         experiment = record.use(name)
         experiment.train(config.model_names)
         view = view_of(experiment, config)
-        priors = category_counts(view, config)
-        judge(record, view, priors)
-        relevance = [category_relevance(c, c.chance()) for c in priors]
+        judge_models(record, view, config.model_names)
+        judge_priors(record, view)
         parts: Mapping[str, list[dict[str, Any]]] = {
             "retrieval": retrieval_rows(view),
             "curves": curve_rows(view),
-            "maps": map_rows(experiment, view.counts, view.maps),
-            "closeness": closeness_rows(experiment, view.counts, view.maps),
-            "kept": kept_rows(experiment, view.retrieved, correct(view)),
-            "priors": prior_rows(experiment, priors, relevance, config),
-            "cases": case_rows(experiment, of_models(view), (CLAIMED, REFERENCE), config.cases),
+            "maps": map_rows(view),
+            "closeness": closeness_rows(view),
+            "kept": kept_rows(view, correct(view)),
+            "priors": prior_rows(view, config.model_names),
+            "cases": case_rows(view, of_models(view), (CLAIMED, REFERENCE), config.cases),
         }
         for part, rows in parts.items():
             tables.setdefault(part, []).extend(rows)

@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
-from dare_core.attention_maps import learned_attention
+from dare_core.attention_maps import learned_attention, mean_known
 from dare_core.click_model import ClickModel
+from dare_core.intervals import Interval, interval
 from dare_core.models import build_model
 from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
 from dare_core.runs import RunStore, counts_of
 from dare_core.samples import Samples
-from dare_core.studies.common import Experiment, StudyConfig, resolve_log
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Experiment
+from dare_core.studies.scores import columns
 
 SHARED = ("DARE", "TWIN")
 """Models whose attention reads target and behaviour from one table."""
@@ -23,24 +25,23 @@ DIPS = 18
 INDEPENDENT = (*SHARED, "DIN", "TWIN-4E")
 
 
-def over_worlds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean over worlds with its 95 % interval (Student's t): each world is drawn and trained anew."""
-    sample = np.asarray(values)
-    margin = t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample))
-    return float(sample.mean()), float(sample.mean() - margin), float(sample.mean() + margin)
+def over_worlds(values: Sequence[float]) -> Interval:
+    """Mean over worlds with its interval: each world is drawn and trained anew."""
+    return interval(np.array(values)[:, None])
 
 
-def world_experiment(config: StudyConfig, kind: str, number: int, users: int, store: RunStore) -> Experiment:
-    """One small world of a kind; its number is the world's seed, and the one with which its models train."""
-    small = config.model_copy(update={"world_seed": number, "world_users": users})
-    return Experiment(small, kind, resolve_log(small, kind, store), store)
+def worlds_of(config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore) -> Experiment:
+    """Some small worlds of a kind; each has its own seed, with which its models train too."""
+    return Experiment(config.model_copy(update={"world_users": users, "seeds": worlds}), kind, store)
 
 
 def position_slope(model: ClickModel, length: int) -> float:
     """Slope of a model's score on ln(position), positions 1 to N, within a category.
 
-    Between behaviours of one category the score, items left out, differs by position alone.
+    Between behaviours of one category the score, items left out, differs by position alone. NaN where N is 1.
     """
+    if length < 2:
+        return float("nan")
     score = learned_attention(model, np.array([1]), length)[0, 0]
     return float(np.polyfit(np.log(np.arange(1, length + 1)), score, 1)[0])
 
@@ -52,39 +53,35 @@ def same_category_gains(samples: Samples) -> np.ndarray:
 
 def quality(order: np.ndarray, gains: np.ndarray) -> float:
     """Mean NDCG at K over the candidates that have a gain."""
-    return float(np.nanmean(candidate_ndcg(gains, order, np.ones(order.shape[:2], bool))[..., -1]))
+    return mean_known(candidate_ndcg(gains, order, np.ones(order.shape[:2], bool))[..., -1])
 
 
-def independent_world(config: StudyConfig, number: int, users: int, store: RunStore) -> dict[str, float]:
+def independent_world(worlds: Experiment, seed: int) -> dict[str, float]:
     """How well models retrieve the target's category where no behaviour says anything: trained, untrained, random."""
-    world = world_experiment(config, "independent", number, users, store)
-    run_config = world.run_config("DARE", number)
-    test = store.samples(run_config)["test"]
+    log, test, top_k = worlds.log_of(seed), worlds.samples(seed)["test"], worlds.config.top_k
     gains = same_category_gains(test)
-    found = {"random": quality(retrieve_by_rule("random", test, config.top_k, number).order, gains)}
+    found = {"random": quality(retrieve_by_rule("random", test, top_k, seed).order, gains)}
     for name in INDEPENDENT:
-        run_config = world.run_config(name, number)
-        trained = store.get(run_config).model(world.log)
-        counts = counts_of(world.log, run_config.samples)
-        untrained = build_model(run_config.model, counts, run_config.training, number).eval()
+        run_config = worlds.run_config(name, seed)
+        trained = worlds.store.get(run_config).model(log)
+        untrained = build_model(run_config.model, counts_of(log, run_config.samples), run_config.training, seed).eval()
         for state, model in (("trained", trained), ("untrained", untrained)):
-            found[f"{name} {state}"] = quality(retrieve(model, test, config.top_k).order, gains)
+            found[f"{name} {state}"] = quality(retrieve(model, test, top_k).order, gains)
     return found
 
 
-def line(
+def control_row(
     control: str, world: str, values: Sequence[float], must: str, met: Callable[[float, float], bool]
 ) -> dict[str, Any]:
-    """A line of the table of controls; `met` takes the interval's bounds."""
-    mean, low, high = over_worlds(values)
+    """A row of the table of controls; `met` takes the interval's bounds."""
+    found = over_worlds(values)
     return {
         "control": control,
         "world": world,
         "worlds": len(values),
-        "mean": mean,
-        "95 %": f"[{low:.4f}, {high:.4f}]",
+        **columns("mean", found.estimate, found.low, found.high),
         "must": must,
-        "met": "yes" if met(low, high) else "no",
+        "met": ("yes" if met(found.low, found.high) else "no") if np.isfinite(found.low) else None,
     }
 
 
@@ -92,28 +89,28 @@ def spacing_dip(model: ClickModel, length: int, spacing: int) -> float:
     """A model's score at the positions that are multiples of the targets' spacing, minus that of the positions
     next to them, within a category, among the `DIPS` first multiples.
 
-    Under the published protocol a user's training targets stand in one another's histories at these positions.
+    Under the published protocol a user's training targets stand in one another's histories at these positions. NaN
+    where there are none.
     """
     score = learned_attention(model, np.array([1]), length)[0, 0]
     at = np.arange(spacing, min(spacing * (DIPS + 1), length), spacing) - 1
-    return float((score[at] - (score[at - 1] + score[at + 1]) / 2).mean())
+    return mean_known(score[at] - (score[at - 1] + score[at + 1]) / 2)
 
 
 def slope_rows(config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
     """Slope of DARE's score on ln(position): around 0 on *no_decay*, below 0 on the default world; and on
     *no_decay* its score where earlier targets stand (`spacing_dip`)."""
-    models = []
-    for number in range(1, worlds + 1):
-        world = world_experiment(config, kind, number, users, store)
-        models.append(store.get(world.run_config("DARE", number)).model(world.log))
+    drawn = worlds_of(config, kind, worlds, users, store)
+    pairs = zip(drawn.seeds, drawn.runs_at("DARE"), strict=True)
+    models = [run.model(drawn.log_of(seed)) for seed, run in pairs]
     slopes = [position_slope(model, config.history) for model in models]
-    name, drawn = "slope of DARE's score on ln(position)", f"{kind}, {users:,} users"
+    name, world = "slope of DARE's score on ln(position)", f"{kind}, {users:,} users"
     if kind != "no_decay":
-        return [line(name, drawn, slopes, "below 0", below_zero)]
+        return [control_row(name, world, slopes, "below 0", below_zero)]
     dips = [spacing_dip(model, config.history, config.spacing) for model in models]
     return [
-        line(name, drawn, slopes, "contains 0", around_zero),
-        line("DARE's score where earlier targets stand", drawn, dips, "contains 0", around_zero),
+        control_row(name, world, slopes, "contains 0", around_zero),
+        control_row("DARE's score where earlier targets stand", world, dips, "contains 0", around_zero),
     ]
 
 
@@ -123,12 +120,13 @@ def independent_rows(config: StudyConfig, worlds: int, users: int, store: RunSto
     No model may retrieve better than its own untrained self, and TWIN-4E no better than random; a shared table
     prefers the same category before any training, because a vector's product with itself is large.
     """
-    found = [independent_world(config, number, users, store) for number in range(1, worlds + 1)]
+    drawn = worlds_of(config, "independent", worlds, users, store)
+    found = [independent_world(drawn, seed) for seed in drawn.seeds]
     compared = [(f"{name} trained", f"{name} untrained", "not above 0", not_above_zero) for name in INDEPENDENT]
     compared.append(("TWIN-4E trained", "random", "not above 0", not_above_zero))
     compared += [(f"{name} untrained", "random", "above 0", above_zero) for name in SHARED]
     return [
-        line(
+        control_row(
             f"NDCG of the same category: {first} minus {second}",
             "independent",
             [values[first] - values[second] for values in found],

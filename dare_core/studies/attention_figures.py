@@ -63,7 +63,7 @@ def show_maps(result: Result) -> Shown:
     drawn.supxlabel("position (1 is the newest)", fontsize=9)
     return figure(
         drawn,
-        "Heat maps of behaviour category by position, a row for a target category: mutual information in the log, then "
+        "Heat maps of behaviour category by position, one row per target category: mutual information in the log, then "
         "the attention of each model. Share that lies on the target's own category: " + "; ".join(parts) + ".",
     )
 
@@ -134,7 +134,7 @@ def show_kept(result: Result) -> Shown:
 
 
 def draw_case(axis: Axes, rows: pl.DataFrame, names: list[str]) -> None:
-    """One case: a line of marks a model, dark where the behaviour is of the target's category."""
+    """One case: one row of marks per model, dark where the behaviour is of the target's category."""
     target = rows["target category"][0]
     same = rows["behaviour category"].to_numpy() == target
     position = rows["position"].to_numpy()
@@ -152,7 +152,7 @@ def draw_case(axis: Axes, rows: pl.DataFrame, names: list[str]) -> None:
 
 
 def show_cases(result: Result) -> Shown:
-    """Figures 9b-c and E.4: who is retrieved for single users, chosen by a rule."""
+    """Figures 9b-c and E.4: what is retrieved for single users, chosen by a rule."""
     if not result.record.tables["cases"]:
         return table([], "Cases (they need DARE and TWIN)")
     style()

@@ -11,20 +11,30 @@ from typing import Any, Protocol, Self
 import polars as pl
 from pydantic import Field, ValidationError
 
-from dare_core.claims import Claim, LedgerRow, load_claims, results_folder, row
+from dare_core.claims import Basis, Claim, LedgerRow, load_claims, results_folder, row, verdict_line
 from dare_core.config import Strict, explain
 from dare_core.errors import InputError
-from dare_core.files import atomic_path, write_json
+from dare_core.files import atomic_path, canonical_json, short_hash, write_json
 from dare_core.intervals import Interval
 from dare_core.present import Shown, claim_box
 from dare_core.runs import environment
+
+NOTEBOOKS = "smoke"
+"""The profile of the notebooks' own parameters."""
+LABELS = ("profile", "results")
+"""Parameters that change no number."""
+
+
+def label_of(profile: str, beyond: Mapping[str, Any]) -> str:
+    """Label of results: the profile's name, and a hash of the parameters that are not the profile's, if any."""
+    return f"{profile}+{short_hash(canonical_json(dict(beyond)))[:8]}" if beyond else profile
 
 
 class ChapterConfig(Strict):
     """What every chapter can be told."""
 
-    profile: str = Field("smoke", description="label of the results, and where they are written")
-    results: str = Field("", description="folder of the metrics files; by default in the store, by profile")
+    profile: str = Field(NOTEBOOKS, description="label of the results, and where they are written")
+    results: str = Field("", description="folder of the metrics files; by default in the store, by label")
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Self:
@@ -45,16 +55,27 @@ class ChapterConfig(Strict):
             raise explain(error, "parameters") from error
 
     @property
+    def label(self) -> str:
+        """Label of the results. A notebook run by hand with parameters of its own gets one of its own."""
+        if self.profile != NOTEBOOKS:
+            return self.profile
+        given = self.model_dump(mode="json", exclude={*LABELS}, exclude_defaults=True)
+        return label_of(NOTEBOOKS, given)
+
+    @property
     def results_path(self) -> Path:
         """Folder of the metrics files."""
-        return Path(self.results) if self.results else results_folder(self.profile)
+        return Path(self.results) if self.results else results_folder(self.label)
 
 
 class Store(Protocol):
     """What a record needs of a store of runs: how many it computed, and how many it read back."""
 
-    computed: int
-    reused: int
+    @property
+    def computed(self) -> int: ...
+
+    @property
+    def reused(self) -> int: ...
 
 
 def plain(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,11 +96,18 @@ class ChapterRecord:
     logs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def judge_on(
-        self, claim: str, quantity: str, interval: Interval | None, log: str, kind: str, note: str = ""
+        self,
+        claim: str,
+        quantity: str,
+        measured: Interval | None,
+        basis: Basis,
+        note: str = "",
+        own_best: Interval | None = None,
+        blocked: str = "",
     ) -> None:
-        """Add a ledger row for a log or text of some kind; its verdict follows from the rule."""
-        profile = self.config.profile
-        self.rows.append(row(self.claims, claim, quantity, interval, log=log, kind=kind, profile=profile, note=note))
+        """Add a ledger row; its verdict follows from the rule (`dare_core.claims.row`)."""
+        label = self.config.label
+        self.rows.append(row(self.claims[claim], quantity, measured, basis, label, note, own_best, blocked))
 
     def write(self) -> Path:
         """Write the metrics file and one CSV a table; returns the metrics file's path."""
@@ -94,7 +122,7 @@ class ChapterRecord:
                 "chapter": self.chapter,
                 "date": datetime.now(UTC).date().isoformat(),
                 "environment": environment(),
-                "config": self.config.model_dump(mode="json", exclude={"results"}),
+                "config": self.config.model_dump(mode="json", exclude={"results"}) | {"profile": self.config.label},
                 "logs": self.logs,
                 "rows": [r.model_dump() for r in self.rows],
                 "tables": {name: [plain(line) for line in lines] for name, lines in self.tables.items()},
@@ -108,10 +136,10 @@ class ChapterRecord:
         return claim_box(self.claims, self.rows)
 
     def summary(self) -> str:
-        """Stable text for the notebook's regression test: what was used and judged, without digits that
+        """Stable text for the notebook's regression test: what was used, and the verdict lines, without digits that
         change with the machine."""
         lines = [f"{name}: {entry['kind']} {entry['fingerprint']}" for name, entry in self.logs.items()]
         lines.append(f"trainings: {self.store.computed + self.store.reused}")
-        lines += [f"{r.claim} {r.quantity} on {r.log}: judged" for r in self.rows]
+        lines += [verdict_line(r) for r in self.rows]
         lines += [f"{name}: {len(rows)} rows" for name, rows in self.tables.items()]
         return "\n".join(lines)

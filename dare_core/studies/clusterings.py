@@ -11,30 +11,37 @@ from dare_core.discriminability import (
     Representation,
     cluster,
     discriminability,
-    reduced_interval,
     representations,
     usable,
-    user_groups,
 )
+from dare_core.intervals import interval
 from dare_core.metrics import Array
 from dare_core.models import model_spec
-from dare_core.studies.common import Experiment
+from dare_core.samples import Samples
+from dare_core.studies.experiment import Experiment
+from dare_core.studies.scores import columns
 
 KINDS: tuple[Representation, ...] = ("pooled history", "whole input")
+PRIMARY: Representation = "whole input"
+"""The one of the paper's figure 10, by its axis."""
 RULE = "item in history, then decayed category"
 """The rule whose scores are clustered beside the models' representations."""
 FORMS = {"target_aware": "both", "concatenation": "concatenation", "product": "product"}
 """What a head gets, as figure 10c names it."""
 
 
+Clusterings = list[list[Discriminability]]
+"""Of one model and seed: K-means seeds x numbers of clusters."""
+
+
 @dataclass
 class Measured:
-    """One model's values on one log: seeds x K-means seeds x numbers of clusters."""
+    """One model's values on one log, one entry per seed."""
 
-    found: list[list[list[Discriminability]]]
+    found: list[Clusterings]
 
     def values(self, what: Callable[[Discriminability], Array]) -> Array:
-        """(S, G + 1, N) of an array (G + 1,) of each, mean over K-means seeds."""
+        """(S, 1 + G, N) of an array (1 + G,) of each, mean over K-means seeds."""
         return np.array([[[what(one) for one in line] for line in seed] for seed in self.found]).mean(1).swapaxes(1, 2)
 
     def numbers(self, name: str) -> Array:
@@ -43,12 +50,12 @@ class Measured:
 
     @property
     def plain(self) -> Array:
-        """(S, G + 1, N) mutual information."""
+        """(S, 1 + G, N) mutual information."""
         return self.values(lambda one: one.plain)
 
     @property
     def above_chance(self) -> Array:
-        """(S, G + 1, N) mutual information less its chance level."""
+        """(S, 1 + G, N) mutual information less its chance level."""
         return self.values(lambda one: one.above_chance)
 
 
@@ -68,34 +75,35 @@ def measure(experiment: Experiment, models: Sequence[str], asked: tuple[int, ...
     A rule's scores are clustered in the same way.
     """
     experiment.train(models)
-    test = experiment.samples(1)["test"]
-    numbers = usable(asked, test.size)
-    groups = user_groups(test.users.numpy())
-
-    def found(vectors: np.ndarray) -> list[list[Discriminability]]:
-        flat = vectors.reshape(test.size, -1)
-        return [
-            [discriminability(cluster(flat, n, seed).reshape(test.items.shape), n, groups) for n in numbers]
-            for seed in range(cluster_seeds)
-        ]
-
-    measured: dict[Representation, dict[str, Measured]] = {kind: {} for kind in KINDS}
+    tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
+    numbers = usable(asked, min(test.size for test in tests))
+    scores = experiment.rule_scores()[RULE]
+    measured: dict[Representation, dict[str, Measured]] = {
+        kind: {name: Measured([]) for name in (*models, RULE)} for kind in KINDS
+    }
     shares: dict[str, list[float]] = {name: [] for name in models}
-    for name in models:
-        seeds: dict[Representation, list[list[list[Discriminability]]]] = {kind: [] for kind in KINDS}
-        for seed in experiment.seeds:
-            model = experiment.runs[name, seed].model(experiment.log)
-            vectors = representations(model, experiment.samples(seed)["test"], KINDS)
-            pooled, whole = (vectors[kind].var((0, 1)).sum() for kind in KINDS)
-            shares[name].append(float(pooled / whole))
-            seeds["pooled history"].append(found(vectors["pooled history"]))
-            same = vectors["whole input"].shape == vectors["pooled history"].shape
-            seeds["whole input"].append(seeds["pooled history"][-1] if same else found(vectors["whole input"]))
+    for at, (seed, test) in enumerate(zip(experiment.seeds, tests, strict=True)):
+        groups = experiment.groups(test)
+
+        def found(vectors: np.ndarray, test: Samples = test, groups: np.ndarray | None = groups) -> Clusterings:
+            flat = vectors.reshape(test.size, -1)
+            return [
+                [discriminability(cluster(flat, n, seed).reshape(test.items.shape), n, groups) for n in numbers]
+                for seed in range(cluster_seeds)
+            ]
+
+        for name in models:
+            model = experiment.runs[name, seed].model(experiment.log_of(seed))
+            vectors = representations(model, test, KINDS)
+            pooled, whole = (vectors[kind] for kind in KINDS)
+            shares[name].append(float(pooled.var((0, 1)).sum() / whole.var((0, 1)).sum()))
+            measured["pooled history"][name].found.append(found(pooled))
+            same = pooled.shape == whole.shape  # with concatenation
+            again = measured["pooled history"][name].found[-1] if same else found(whole)
+            measured["whole input"][name].found.append(again)
+        of_rule = found(scores[at].astype(np.float32))
         for kind in KINDS:
-            measured[kind][name] = Measured(seeds[kind])
-    rule = Measured([found(scores.astype(np.float32)) for scores in experiment.rule_test_scores()[RULE]])
-    for kind in KINDS:
-        measured[kind][RULE] = rule
+            measured[kind][RULE].found.append(of_rule)
     return View(experiment, numbers, measured, {name: float(np.mean(share)) for name, share in shares.items()})
 
 
@@ -105,7 +113,7 @@ def form_of(name: str) -> str:
 
 
 def value_rows(view: View) -> list[dict[str, Any]]:
-    """A line for each representation, model and number of clusters: means over seeds."""
+    """One row per representation, model and number of clusters: means over seeds."""
     rows = []
     for kind, models in view.measured.items():
         for name, one in models.items():
@@ -131,20 +139,19 @@ def value_rows(view: View) -> list[dict[str, Any]]:
 
 
 def summary_rows(view: View) -> list[dict[str, Any]]:
-    """A line for each model: mean over numbers of clusters of what both representations tell, best first."""
+    """One row per model: mean over numbers of clusters of what both representations tell, best first."""
     rows = []
     for name in view.measured[KINDS[0]]:
-        line: dict[str, Any] = {"log": view.experiment.name, "model or rule": name, "form": form_of(name)}
+        row: dict[str, Any] = {"log": view.experiment.name, "model or rule": name, "form": form_of(name)}
         for kind in KINDS:
             one = view.measured[kind][name]
-            interval = reduced_interval(one.above_chance, lambda values: values.mean(-1))
-            line |= {
-                f"{kind}: less chance": interval.estimate,
-                f"{kind}: 95 %": f"[{interval.low:.4f}, {interval.high:.4f}]",
+            found = interval(one.above_chance.mean(-1))
+            row |= columns(f"{kind}: less chance", found.estimate, found.low, found.high)
+            row |= {
                 f"{kind}: MI": float(one.plain[:, 0].mean()),
                 f"{kind}: normalised": float(one.numbers("normalised").mean()),
                 f"{kind}: adjusted": float(one.numbers("adjusted").mean()),
             }
-        line["pooled share of variance"] = view.share.get(name)
-        rows.append(line)
-    return sorted(rows, key=lambda line: -float(line[f"{KINDS[0]}: less chance"]))
+        row["pooled share of variance"] = view.share.get(name)
+        rows.append(row)
+    return sorted(rows, key=lambda row: -float(row[f"{PRIMARY}: less chance"]))

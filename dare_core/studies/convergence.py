@@ -1,5 +1,6 @@
 """Convergence: claim C1 (paper, section 4.5, figures 11a and 11b), and the test scores beside the rules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,17 +8,19 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field
 
-from dare_core.intervals import Draws, Interval, from_resamples
-from dare_core.metrics import Array, auc
+from dare_core.intervals import UNKNOWN, Interval, Replicates, ratio_interval
+from dare_core.metrics import Array, resampled_auc
 from dare_core.present import Shown, colour, figure, style, table
-from dare_core.rules import RULES, rule_features
 from dare_core.runs import Run, RunStore
-from dare_core.samples import training_counts
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.samples import Samples
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import score_rows
 
-PAPER_LEVEL = 0.9
-REFERENCE, CLAIMED = "TWIN", "DARE"
+PAPER_ACCURACY = 0.9
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""The levels of validation AUC, as shares of the best rule's way from 1/2: fixed, and the same for both models."""
+TRIVIAL_AUC = 0.5
 
 
 class Config(StudyConfig):
@@ -31,7 +34,7 @@ class View:
     """One log with its runs."""
 
     experiment: Experiment
-    best_rule: str
+    rule: str
     rule_auc: float  # of the best rule on the validation samples, mean over seeds
 
 
@@ -43,123 +46,140 @@ class Result:
     views: list[View]
 
 
-def accuracy_curves(run: Run, draws: Draws) -> Array:
-    """(B + 1, V) validation accuracy at each line of the history: as it is, then under each draw of users."""
-    predicted = run.validation_probability > 0.5
-    correct = predicted.astype(float)
-    correct[:, :, 1:] = ~predicted[:, :, 1:]
+Curves = Callable[[Run, Samples, Array], Array]
+"""(1 + G, V) validation curves of a run under weights (1 + G, H) of the targets."""
+
+
+def auc_curves(run: Run, samples: Samples, weights: Array) -> Array:
+    """Validation AUC at each line of the history."""
     kept = ~np.isnan(run.validation_probability[0, :, 0])  # the published code leaves the last batch out
-    by_user = correct.mean(2)[:, kept]  # (V, H)
-    weights = np.concatenate([np.ones((1, len(kept))), draws.users])[:, kept]
-    return weights @ by_user.T / weights.sum(1, keepdims=True)
+    labels = samples.labels[kept].ravel()
+    by_sample = np.repeat(weights[:, kept], samples.items.shape[1], axis=1)
+    lines = [resampled_auc(labels, values[kept].ravel(), by_sample) for values in run.validation_probability]
+    return np.stack(lines, 1)
 
 
-def iterations_to(curves: Array, steps: Array, level: Array) -> Array:
-    """(B,) first iteration at which each curve (B, V) reaches its level (B,), linear between validations;
-    infinite where it never does."""
+def accuracy_curves(run: Run, samples: Samples, weights: Array) -> Array:
+    """Validation accuracy at each line of the history."""
+    kept = ~np.isnan(run.validation_probability[0, :, 0])
+    predicted = run.validation_probability[:, kept] > 0.5
+    correct = (predicted == (samples.labels[kept] > 0)).mean(2)  # (V, H)
+    return weights[:, kept] @ correct.T / weights[:, kept].sum(1, keepdims=True)
+
+
+def iterations_to(curves: Array, steps: Array, level: Array, start: float) -> Array:
+    """(B,) first iteration at which each curve (B, V) reaches its level (B,), linear between validations and from
+    `start` before the first step; the end of training where it never does, which is alike for all models."""
+    curves = np.concatenate([np.full((len(curves), 1), start), curves], 1)
+    steps = np.concatenate([[0.0], steps])
     reached = curves >= level[:, None]
-    first = reached.argmax(1)
+    first = np.maximum(reached.argmax(1), 1)
     lines = np.arange(len(curves))
-    before = np.maximum(first - 1, 0)
-    rise = curves[lines, first] - curves[lines, before]
-    part = np.where(rise > 0, (level - curves[lines, before]) / np.where(rise > 0, rise, 1), 1.0)
-    at = np.where(first == 0, steps[0], steps[before] + part.clip(0, 1) * (steps[first] - steps[before]))
-    return np.where(reached.any(1), at, np.inf)
+    before, after = curves[lines, first - 1], curves[lines, first]
+    rise = after - before
+    part = np.where(rise > 0, (level - before) / np.where(rise > 0, rise, 1), 1.0).clip(0, 1)
+    at = steps[first - 1] + part * (steps[first] - steps[first - 1])
+    return np.where(reached.any(1), np.maximum(at, 1.0), steps[-1])
 
 
-def speedup(experiment: Experiment, draws: Draws) -> tuple[Interval, int]:
-    """Iterations of TWIN to its best validation accuracy, over DARE's to the same level.
-
-    Where DARE never reaches it, the ratio is 0: as if it took for ever. The number of seeds concerned is given
-    too. The interval is over users and seeds.
-    """
-    ratios = []
-    unreached = 0
-    for seed in experiment.seeds:
-        reference, claimed = experiment.runs[REFERENCE, seed], experiment.runs[CLAIMED, seed]
-        steps = np.array([line.step for line in reference.history], float)
-        curve = accuracy_curves(reference, draws)
-        level = curve.max(1)
-        own = iterations_to(curve, steps, level)
-        other_steps = np.array([line.step for line in claimed.history], float)
-        other = iterations_to(accuracy_curves(claimed, draws), other_steps, level)
-        unreached += int(np.isinf(other[0]))
-        ratios.append(own / other)
-    values = np.stack(ratios)  # (S, B + 1)
-    interval = from_resamples(float(values[:, 0].mean()), draws.mean_over_seeds(values[:, 1:]), len(values))
-    return interval, unreached
+def rule_levels(experiment: Experiment, name: str) -> Replicates:
+    """(S, 1 + G) validation AUC of a rule."""
+    return experiment.auc_replicates(experiment.rule_scores("validation")[name], split="validation")
 
 
-def level_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """Iterations of every model to TWIN's best accuracy and to the paper's level, a seed each."""
+def iterations(experiment: Experiment, runs: list[Run], curves: Curves, levels: Replicates, start: float) -> Replicates:
+    """(S, 1 + G) iterations of a model to a level, of all users and without each group of them."""
     rows = []
-    for seed in experiment.seeds:
-        reference = experiment.runs.get((REFERENCE, seed))
-        best = max(line.accuracy for line in reference.history) if reference else np.nan
-        for (model, of), run in experiment.runs.items():
-            if of != seed:
-                continue
-            steps = np.array([line.step for line in run.history], float)
-            curve = np.array([[line.accuracy for line in run.history]])
-            found = [float(iterations_to(curve, steps, np.array([level]))[0]) for level in (best, PAPER_LEVEL)]
-            rows.append(
-                {
-                    "log": experiment.name,
-                    "model": model,
-                    "seed": seed,
-                    "best accuracy": float(curve.max()),
-                    "iterations to TWIN's best": found[0] if np.isfinite(found[0]) else "not reached",
-                    "iterations to 90 %": found[1] if np.isfinite(found[1]) else "not reached",
-                    "iterations in all": int(steps[-1]),
-                }
-            )
+    for seed, run, level in zip(experiment.seeds, runs, levels, strict=True):
+        samples = experiment.samples(seed)["validation"]
+        steps = np.array([line.step for line in run.history], float)
+        drawn = curves(run, samples, experiment.weights(samples))
+        rows.append(iterations_to(drawn, steps, level, start))
+    return np.stack(rows)
+
+
+def speedup(experiment: Experiment, reference: list[Run], claimed: list[Run], rule: str, share: float) -> Interval:
+    """Iterations of one list of runs over those of another to 1/2 + share (rule's AUC - 1/2), paired by seed.
+
+    Unknown where no run reaches its level: two that never arrive are not equally fast.
+    """
+    levels = TRIVIAL_AUC + share * (rule_levels(experiment, rule) - TRIVIAL_AUC)
+    best = np.array([[run.best.auc for run in runs] for runs in (reference, claimed)])
+    if not (best >= levels[:, 0]).any():
+        return UNKNOWN
+    first, second = (
+        iterations(experiment, runs, auc_curves, levels, TRIVIAL_AUC) for runs in (reference, claimed)
+    )
+    return ratio_interval(first, second)
+
+
+def accuracy_speedup(experiment: Experiment, reference: list[Run], claimed: list[Run]) -> tuple[Interval | None, str]:
+    """The same to the paper's accuracy of 90 %; None, with the reason, where no model reaches it."""
+    best = max(line.accuracy for run in (*reference, *claimed) for line in run.history)
+    if best < PAPER_ACCURACY:
+        return None, f"out of reach: best validation accuracy {best:.2f}"
+    samples = experiment.samples(1)["validation"]
+    levels = np.full((len(reference), len(experiment.weights(samples))), PAPER_ACCURACY)
+    trivial = 1 - 1 / samples.items.shape[1]
+    first, second = (iterations(experiment, runs, accuracy_curves, levels, trivial) for runs in (reference, claimed))
+    return ratio_interval(first, second), ""
+
+
+def judge(record: Record, experiment: Experiment) -> None:
+    """Add the rows of C1."""
+    reference, claimed = ([experiment.runs[m, seed] for seed in experiment.seeds] for m in (REFERENCE, CLAIMED))
+    rule = experiment.competence.rule
+    for share in SHARES:
+        measured = speedup(experiment, reference, claimed, rule, share)
+        note = f"level of the rule: {rule}" if measured is not UNKNOWN else "no model reaches the level"
+        record.judge("C1", f"speedup_{round(100 * share)}", measured, experiment, note)
+    by_accuracy, reason = accuracy_speedup(experiment, reference, claimed)
+    record.judge("C1", "speedup_accuracy_90", by_accuracy, experiment, reason)
+
+
+def level_rows(experiment: Experiment, rule: str) -> list[dict[str, Any]]:
+    """Iterations of every model to each level of validation AUC, one row per model and seed."""
+    levels = rule_levels(experiment, rule)
+    rows = []
+    for model in dict.fromkeys(name for name, _ in experiment.runs):
+        runs = [experiment.runs[model, seed] for seed in experiment.seeds]
+        found = {
+            share: iterations(experiment, runs, auc_curves, TRIVIAL_AUC + share * (levels - TRIVIAL_AUC), TRIVIAL_AUC)
+            for share in SHARES
+        }
+        for at, (seed, run) in enumerate(zip(experiment.seeds, runs, strict=True)):
+            best = max(line.auc for line in run.history)
+            row: dict[str, Any] = {"log": experiment.name, "model": model, "seed": seed, "best AUC": best}
+            for share, values in found.items():
+                level = TRIVIAL_AUC + share * (levels[at, 0] - TRIVIAL_AUC)
+                row[f"iterations to {share}"] = float(values[at, 0]) if best >= level else None
+            rows.append(row | {"iterations in all": run.history[-1].step})
     return rows
-
-
-def best_validation_rule(experiment: Experiment) -> tuple[str, float]:
-    """The rule of best validation AUC (mean over seeds): the level shown with the learning curves."""
-    counts = training_counts(experiment.log)
-    totals: dict[str, list[float]] = {}
-    for seed in experiment.seeds:
-        splits = experiment.samples(seed)
-        features = rule_features(splits["validation"], counts)
-        rules = {name: rule(features) for name, rule in RULES.items()}
-        for name in RULES:
-            values = rules[name]
-            totals.setdefault(name, []).append(auc(splits["validation"].labels, values))
-    best = max(totals, key=lambda name: float(np.mean(totals[name])))
-    return best, float(np.mean(totals[best]))
 
 
 def run(config: Config) -> Result:
     """Train the models on every log and judge C1."""
     record = Record("convergence", config, RunStore())
     views = []
-    curves: list[dict[str, Any]] = []
-    scores: list[dict[str, Any]] = []
-    levels: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {"curves": [], "scores": [], "iterations": []}
     for name in config.log_names:
         experiment = record.use(name)
         experiment.train(config.model_names)
         if {REFERENCE, CLAIMED} <= set(config.model_names):
-            validation = experiment.samples(1)["validation"]
-            interval, unreached = speedup(experiment, Draws.make(len(validation), config.seeds))
-            note = f"DARE did not reach the level with {unreached} of {config.seeds} seeds" if unreached else ""
-            record.judge("C1", "speedup", interval, experiment, note)
-        levels += level_rows(experiment)
-        scores += score_rows(
-            experiment,
-            {m: experiment.test_scores(m) for m in config.model_names} | experiment.rule_test_scores(),
-        )
-        curves += curve_rows(experiment)
-        views.append(View(experiment, *best_validation_rule(experiment)))
-    record.tables |= {"curves": curves, "scores": scores, "iterations": levels}
+            judge(record, experiment)
+        rule = experiment.competence.rule
+        models = {model: experiment.test_scores(model) for model in config.model_names}
+        tables["iterations"] += level_rows(experiment, rule)
+        tables["scores"] += score_rows(experiment, models | experiment.rule_scores())
+        tables["curves"] += curve_rows(experiment)
+        views.append(View(experiment, rule, float(rule_levels(experiment, rule)[:, 0].mean())))
+    record.tables |= tables
     record.write()
     return Result(record, views)
 
 
 def curve_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The learning curves, a line each validation."""
+    """The learning curves, one row per validation."""
     return [
         {
             "log": experiment.name,
@@ -185,14 +205,17 @@ def show_curves(result: Result) -> Shown:
         experiment = view.experiment
         for model in dict.fromkeys(name for name, _ in experiment.runs):
             runs = [experiment.runs[model, seed] for seed in experiment.seeds]
-            steps = [line.step for line in runs[0].history]
+            shortest = min(len(run.history) for run in runs)
+            steps = [line.step for line in runs[0].history][:shortest]
             for axis, name in zip(lines, ("accuracy", "auc"), strict=True):
-                values = np.array([[getattr(line, name) for line in r.history] for r in runs])
+                values = np.array([[getattr(line, name) for line in r.history[:shortest]] for r in runs])
                 axis.plot(steps, values.mean(0), color=colour(model), label=model, marker="o", ms=2.5)
                 axis.fill_between(steps, values.min(0), values.max(0), color=colour(model), alpha=0.2, lw=0)
             best = np.mean([r.best.auc for r in runs])
             parts.append(f"{model} on {experiment.name} reaches a validation AUC of {best:.3f}")
-        lines[1].axhline(view.rule_auc, color=colour("rule"), ls="--", label=f"rule: {view.best_rule}")
+        lines[1].axhline(view.rule_auc, color=colour("rule"), ls="--", label=f"rule: {view.rule}")
+        level = TRIVIAL_AUC + 0.7 * (view.rule_auc - TRIVIAL_AUC)
+        lines[1].axhline(level, color=colour("rule"), ls=":", label="level of C1")
         lines[0].set(title=experiment.name, xlabel="iteration", ylabel="validation accuracy")
         lines[1].set(title=experiment.name, xlabel="iteration", ylabel="validation AUC")
         lines[1].legend(fontsize=8)
@@ -206,4 +229,5 @@ def show_scores(result: Result) -> Shown:
 
 def show_iterations(result: Result) -> Shown:
     """Iterations to a level."""
-    return table(result.record.tables["iterations"], "Iterations to a level of validation accuracy")
+    caption = "Iterations to a validation AUC of 1/2 + f (rule's AUC - 1/2), by f"
+    return table(result.record.tables["iterations"], caption)

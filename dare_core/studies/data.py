@@ -1,6 +1,6 @@
 """Data: what each log is, and whether relevance is semantic and temporal in it (claim A1, figure 8a)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,13 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 
 from dare_core.data.calibration import match, statistics, taobao_statistics
-from dare_core.intervals import TWO, Interval, jackknife
+from dare_core.intervals import Replicates, interval
 from dare_core.metrics import Array
 from dare_core.present import PALETTE, Shown, figure, style, table
-from dare_core.relevance import RelevanceCounts, decay_slope, relevance_counts, same_minus_other
+from dare_core.relevance import RelevanceCounts, decay_slope, relevance_counts, same_minus_other, user_weights
 from dare_core.runs import RunStore
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Experiment, Record
 
 
 class Config(StudyConfig):
@@ -26,15 +27,15 @@ class Config(StudyConfig):
 
 @dataclass
 class LogView:
-    """What the chapter shows of one log."""
+    """What the chapter shows of one log; of generated worlds, the first is described."""
 
     experiment: Experiment
     card: dict[str, Any]
     lengths: np.ndarray
     popularity: np.ndarray  # clicks of categories, most clicked first
     statistics: dict[str, Any]
-    relevance: RelevanceCounts
-    information: np.ndarray  # (T, T, P), mean over seeds: which categories are the most frequent may vary
+    relevance: list[RelevanceCounts]  # one per seed
+    replicates: dict[str, Replicates]  # of the statistics of A1
 
 
 @dataclass
@@ -45,13 +46,30 @@ class Result:
     views: list[LogView]
 
 
-def interval_of(statistic: Callable[[Array], float], counts: Sequence[RelevanceCounts]) -> Interval:
-    """Interval over users of a statistic of the mutual information, its mean over seeds (of the negatives)."""
+STATISTICS: dict[str, Callable[[Array], float]] = {"same_minus_other": same_minus_other, "decay_slope": decay_slope}
+"""Statistics of mutual information (T, T, P), by their names in A1."""
 
-    def mean(weights: Array) -> float:
-        return float(np.mean([statistic(c.mutual_information(weights)) for c in counts]))
 
-    return jackknife(counts[0].users, mean, len(counts), TWO)
+def view_of(experiment: Experiment, config: Config) -> LogView:
+    """Describe a log (of generated worlds the first), and count what is relevant in it with every seed."""
+    counts = []
+    replicates: dict[str, list[Array]] = {quantity: [] for quantity in STATISTICS}
+    for seed in experiment.seeds:
+        train = experiment.samples(seed)["train"]
+        counts.append(relevance_counts(train, config.categories, config.positions))
+        weights = user_weights(train, experiment.groups(train))
+        for quantity, statistic in STATISTICS.items():
+            replicates[quantity].append(counts[-1].replicates(weights, statistic))
+    log = experiment.log
+    return LogView(
+        experiment,
+        log.card.model_dump(),
+        np.diff(log.offsets),
+        np.sort(np.bincount(log.categories)[1:])[::-1],
+        statistics(log),
+        counts,
+        {quantity: np.stack(rows) for quantity, rows in replicates.items()},
+    )
 
 
 def run(config: Config) -> Result:
@@ -59,41 +77,24 @@ def run(config: Config) -> Result:
     record = Record("data", config, RunStore())
     views = []
     for name in config.log_names:
-        experiment = record.use(name)
-        log = experiment.log
-        counts = [
-            relevance_counts(experiment.samples(seed)["train"], config.categories, config.positions)
-            for seed in experiment.seeds
-        ]
-        information = np.mean([c.mutual_information() for c in counts], 0)
-        for quantity, statistic in (("same_minus_other", same_minus_other), ("decay_slope", decay_slope)):
-            interval = interval_of(statistic, counts)
-            record.judge("A1", quantity, interval, experiment)
-        card = log.card.model_dump()
-        views.append(
-            LogView(
-                experiment,
-                card,
-                np.diff(log.offsets),
-                np.sort(np.bincount(log.categories)[1:])[::-1],
-                statistics(log),
-                counts[0],
-                information,
-            )
-        )
+        view = view_of(record.use(name), config)
+        for quantity, replicates in view.replicates.items():
+            record.judge("A1", quantity, interval(replicates), view.experiment)
+        views.append(view)
     record.tables["logs"] = [card_row(view) for view in views]
-    record.tables["relevance"] = [line for view in views for line in relevance_rows(view)]
+    record.tables["relevance"] = [row for view in views for row in relevance_rows(view)]
     record.write()
     return Result(record, views)
 
 
 def card_row(view: LogView) -> dict[str, Any]:
-    """One line of the table of logs."""
+    """One row of the table of logs; of generated worlds it describes the first."""
     samples = view.experiment.samples(1)
     shortest = view.experiment.config.shortest_user
     return {
         "log": view.experiment.name,
         "kind": view.card["kind"],
+        "worlds": view.experiment.worlds,
         "clicks": int(view.lengths.sum()),
         "users": view.card["users"],
         f"users with >= {shortest} clicks": int((view.lengths >= shortest).sum()),
@@ -105,26 +106,31 @@ def card_row(view: LogView) -> dict[str, Any]:
 
 
 def relevance_rows(view: LogView) -> list[dict[str, Any]]:
-    """The heat map's numbers: mutual information of same- and other-category behaviours by position."""
-    same = np.einsum("iip->p", view.information) / len(view.information)
-    t = len(view.information)
-    other = (view.information.sum((0, 1)) - same * t) / max(t * (t - 1), 1)
-    floor = float(view.relevance.floor().mean())
+    """The heat map's numbers: mutual information of same- and other-category behaviours by position, mean over
+    seeds. Which categories are the most frequent, and how many there are, may vary with the seed."""
+    curves = []
+    for counts in view.relevance:
+        information = counts.mutual_information()
+        t = len(information)
+        same = np.einsum("iip->p", information)
+        other = (information.sum((0, 1)) - same) / max(t * (t - 1), 1)
+        curves.append((same / t, other, np.full(len(same), counts.floor().mean())))
+    same, other, floor = np.mean(curves, 0)
     return [
         {
             "log": view.experiment.name,
             "position": p + 1,
             "same_category_bits": float(same[p]),
             "other_category_bits": float(other[p]),
-            "expected_by_chance_bits": floor,
+            "expected_by_chance_bits": float(floor[p]),
         }
         for p in range(len(same))
     ]
 
 
 def show_cards(result: Result) -> Shown:
-    """The table of logs, and each log's card under it."""
-    shown = table(result.record.tables["logs"], "The logs of this book")
+    """The table of logs, and each log's card under it; of generated worlds, those of the first."""
+    shown = table(result.record.tables["logs"], "The logs of this book (of generated worlds, the first)")
     cards = []
     for view in result.views:
         rows = [
@@ -140,7 +146,7 @@ def show_cards(result: Result) -> Shown:
 
 
 def show_shapes(result: Result) -> Shown:
-    """Lengths of users and popularity of categories."""
+    """Lengths of users and popularity of categories; of generated worlds, in the first."""
     style()
     drawn, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     parts = []
@@ -181,15 +187,16 @@ def show_relevance(result: Result) -> Shown:
     drawn, axes = plt.subplots(count, 2, figsize=(9.5, 3.5 * count), squeeze=False, width_ratios=(1.5, 1))
     parts = []
     for (heat, line), view in zip(axes, result.views, strict=True):
-        first = 1e3 * view.relevance.mutual_information()[0]
+        counts = view.relevance[0]
+        first = 1e3 * counts.mutual_information()[0]
         image = heat.imshow(first, aspect="auto", cmap="viridis", interpolation="nearest")
         drawn.colorbar(image, ax=heat, label="10⁻³ bit")
         heat.set(
-            title=f"{view.experiment.name}: target category {view.relevance.categories[0]} (row 0)",
+            title=f"{view.experiment.name}: target category {counts.categories[0]} (row 0)",
             xlabel="position (1 is the newest)",
             ylabel="behaviour category, by frequency",
         )
-        heat.set_xticks(np.arange(0, view.relevance.positions, 10), np.arange(1, view.relevance.positions + 1, 10))
+        heat.set_xticks(np.arange(0, counts.positions, 10), np.arange(1, counts.positions + 1, 10))
         heat.grid(False)
         rows = relevance_rows(view)
         positions = [r["position"] for r in rows]

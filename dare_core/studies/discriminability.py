@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,30 +10,34 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from dare_core.discriminability import CLUSTERS, Representation, reduced_interval
-from dare_core.intervals import Interval, step_down
+from dare_core.claims import NOT_COMPUTED
+from dare_core.discriminability import CLUSTERS, Representation
+from dare_core.intervals import Interval, all_above, interval
 from dare_core.metrics import Array
 from dare_core.models import MODELS
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.runs import RunStore
 from dare_core.studies.clusterings import KINDS, RULE, View, measure, summary_rows, value_rows
-from dare_core.studies.common import Record, StudyConfig
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Record
+from dare_core.studies.scores import columns
 from dare_core.studies.stored import show_stored_table
 
 CONTROL = "independent"
 Weights = Mapping[str, float]
 """A comparison: how much each model's mutual information counts."""
-Reduce = Callable[[Array], Array]
+Reduce = Callable[[Array], Interval]
+"""The interval of differences (S, 1 + G, N) over N numbers of clusters."""
 
 
-def mean(values: Array) -> Array:
+def mean(differences: Array) -> Interval:
     """Mean over numbers of clusters."""
-    return values.mean(-1)
+    return interval(differences.mean(-1))
 
 
-def smallest(values: Array) -> Array:
-    """Smallest over numbers of clusters."""
-    return values.min(-1)
+def at_every(differences: Array) -> Interval:
+    """At every number of clusters: the smallest difference, as an intersection-union test."""
+    return all_above({str(n): differences[..., n] for n in range(differences.shape[-1])})
 
 
 def minus(first: Weights, second: Weights) -> Weights:
@@ -47,7 +50,7 @@ TARGET_AWARE_GAP = {"DARE": 0.5, "TWIN": 0.5, "DARE (w/o TR)": -0.5, "TWIN (w/o 
 DECOUPLING_GAP = {"DARE": 0.5, "DARE (w/o TR)": 0.5, "TWIN": -0.5, "TWIN (w/o TR)": -0.5}
 """Mean over both forms, as target-aware representation's gap is the mean over both models."""
 R1: dict[str, tuple[Weights, Reduce]] = {
-    "mi_dare_minus_twin": ({"DARE": 1, "TWIN": -1}, smallest),
+    "mi_dare_minus_twin": ({"DARE": 1, "TWIN": -1}, at_every),
     "mi_twin_4e_minus_twin": ({"TWIN-4E": 1, "TWIN": -1}, mean),
     "mi_twin_minus_din": ({"TWIN": 1, "DIN": -1}, mean),
 }
@@ -56,16 +59,17 @@ R2: dict[str, tuple[Weights, Reduce]] = {
     "mi_tr_gap_minus_decoupling_gap": (minus(TARGET_AWARE_GAP, DECOUPLING_GAP), mean),
     "mi_dare_minus_twin_concatenation": ({"DARE (w/o TR)": 1, "TWIN (w/o TR)": -1}, mean),
 }
+SUFFIXES: dict[Representation, str] = {"whole input": "_whole_input", "pooled history": ""}
+"""Ending of a quantity's name by what is clustered, the paper's figure first."""
 
 
 class Config(StudyConfig):
     """Parameters of the Discriminability chapter."""
 
-    seeds: int = Field(2, ge=1, le=100, description="number of seeds, counted from 1")
     models: str = Field("DARE,TWIN,DIN,TWIN (w/o TR),DARE (w/o TR)", description="models to train, or all")
     clusters: str = Field("2,10,50", description="numbers of clusters, or all of the published analysis")
-    cluster_seeds: int = Field(1, ge=1, le=100, description="K-means runs of each model, seed and number")
-    control_seeds: int = Field(1, ge=0, le=100, description="seeds on the independent world; 0: no control")
+    cluster_seeds: int = Field(3, ge=1, le=100, description="K-means runs per model, seed and number of clusters")
+    control_seeds: int = Field(1, ge=0, le=100, description="independent worlds of the control; 0: no control")
 
     @field_validator("clusters")
     @classmethod
@@ -94,53 +98,35 @@ class Result:
     views: list[View]  # of each log, the control last
 
 
-def compare(view: View, kind: Representation, quantities: Mapping[str, tuple[Weights, Reduce]]) -> dict[str, Any]:
-    """Of each quantity whose models are there: its intervals less chance and plain, with Holm's correction."""
-    measured = view.measured[kind]
-    there = {name: pair for name, pair in quantities.items() if set(pair[0]) <= set(measured)}
-
-    def intervals(part: str) -> dict[str, Interval]:
-        values = {name: getattr(one, part) for name, one in measured.items()}
-        differences = {n: sum(w * values[m] for m, w in weights.items()) for n, (weights, _) in there.items()}
-        return step_down({n: partial(reduced_interval, differences[n], there[n][1]) for n in there})
-
-    less_chance, plain = intervals("above_chance"), intervals("plain")
-    return {name: (less_chance[name], plain[name]) for name in there}
+def compare(view: View, kind: Representation, weights: Weights, reduce: Reduce) -> tuple[Interval, Interval]:
+    """A comparison of models: its interval less the chance level, and plain."""
+    used = [(view.measured[kind][name], weight) for name, weight in weights.items()]
+    less_chance = np.sum([weight * one.above_chance for one, weight in used], 0)
+    return reduce(less_chance), reduce(np.sum([weight * one.plain for one, weight in used], 0))
 
 
-def judge(record: Record, view: View) -> list[dict[str, Any]]:
-    """Add the ledger rows that the trained models allow; returns the lines of the table of differences.
+def judge(record: Record, view: View, cluster_seeds: int) -> list[dict[str, Any]]:
+    """Add the rows of R1 and R2, on the whole input and on the pooled history; returns the table of differences.
 
-    R1 is judged on the pooled history and, as quantities of their own, on the whole input; R2 on the pooled
-    history (for concatenation both are the same).
+    A quantity whose models are missing cannot be tested.
     """
-    lines = []
-    for kind, (claim, quantities) in product(KINDS, (("R1", R1), ("R2", R2))):
-        compared = compare(view, kind, quantities)
-        for name, (interval, plain) in compared.items():
-            whole = kind == "whole input"
-            judged = claim == "R1" or not whole
-            if judged:
-                note = (
-                    f"{kind}, less the chance level; plain {plain}; {view.numbers[0]} to {view.numbers[-1]} clusters; "
-                    f"Holm's correction over {len(compared)} comparisons"
-                )
-                record.judge(claim, name + "_whole_input" * whole, interval, view.experiment, note)
-            lines.append(
-                {
-                    "log": view.experiment.name,
-                    "representation": kind,
-                    "claim": claim,
-                    "quantity": name,
-                    "less chance": interval.estimate,
-                    "interval": f"[{interval.low:.4f}, {interval.high:.4f}]",
-                    "plain": plain.estimate,
-                    "interval of plain": f"[{plain.low:.4f}, {plain.high:.4f}]",
-                    "detectable": interval.detectable,
-                    "judged": "yes" if judged else "no",
-                }
+    rows = []
+    clusters = f"{view.numbers[0]} to {view.numbers[-1]} clusters, K-means seeds: {cluster_seeds}"
+    for (claim, quantities), (kind, suffix) in product((("R1", R1), ("R2", R2)), SUFFIXES.items()):
+        for name, (weights, reduce) in quantities.items():
+            quantity = name + suffix
+            if absent := [model for model in weights if model not in view.measured[kind]]:
+                record.judge(claim, quantity, None, view.experiment, f"{NOT_COMPUTED}{', '.join(absent)}")
+                continue
+            found, plain = compare(view, kind, weights, reduce)
+            record.judge(claim, quantity, found, view.experiment, f"less the chance level; plain {plain}; {clusters}")
+            rows.append(
+                {"log": view.experiment.name, "representation": kind, "claim": claim, "quantity": quantity}
+                | columns("less chance", found.estimate, found.low, found.high)
+                | columns("plain", plain.estimate, plain.low, plain.high)
+                | {"detectable": found.detectable}
             )
-    return lines
+    return rows
 
 
 def run(config: Config) -> Result:
@@ -150,13 +136,13 @@ def run(config: Config) -> Result:
     views, differences = [], []
     for name in config.log_names:
         views.append(measure(record.use(name), *asked))
-        differences += judge(record, views[-1])
+        differences += judge(record, views[-1], config.cluster_seeds)
     if config.control_seeds and CONTROL not in config.log_names:
-        control = replace(record.use(CONTROL), config=config.model_copy(update={"seeds": config.control_seeds}))
-        views.append(measure(control, *asked))
+        fewer = config.model_copy(update={"seeds": config.control_seeds})
+        views.append(measure(replace(record, config=fewer).use(CONTROL), *asked))
     record.tables |= {
-        "values": [line for view in views for line in value_rows(view)],
-        "summary": [line for view in views for line in summary_rows(view)],
+        "values": [row for view in views for row in value_rows(view)],
+        "summary": [row for view in views for row in summary_rows(view)],
         "differences": differences,
     }
     record.write()
@@ -168,7 +154,7 @@ PLACES = {**dict(zip(FIGURE_10, "osD^", strict=True)), RULE: "x"}
 
 
 def curves(axis: Axes, view: View, kind: Representation, part: str) -> None:
-    """A line for each model of figure 10 by number of clusters, its band over seeds."""
+    """One line per model of figure 10 by number of clusters, its band over seeds."""
     for name in (n for n in PLACES if n in view.measured[kind]):
         values = getattr(view.measured[kind][name], part)[:, 0]
         ink = colour("rule" if name == RULE else name)
@@ -202,7 +188,7 @@ def in_words(view: View, kind: Representation, part: str) -> str:
 
 
 def panels(views: list[View], part: str, label: str, opening: str, chance: bool) -> Shown:
-    """A row of panels for each log, one for each kind of representation."""
+    """One row of panels per log, one panel per kind of representation."""
     style()
     drawn, axes = plt.subplots(len(views), 2, figsize=(9.5, 3.5 * len(views)), squeeze=False)
     for line, view in zip(axes, views, strict=True):

@@ -1,38 +1,65 @@
 """Gradient dominance and conflict: claims G1 and G2 (paper, section 2.2, figures 2 and 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dare_core.errors import InputError
 from dare_core.gradients import BINS, GradientRecord
-from dare_core.intervals import RESAMPLES, Interval, from_resamples
+from dare_core.intervals import Interval, interval, ratio_interval
 from dare_core.metrics import Array
 from dare_core.models import model_spec
 from dare_core.present import PALETTE, Shown, figure, style, table
 from dare_core.runs import RunStore
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import FEWEST_STEPS, Experiment, Record
+from dare_core.studies.scores import columns
+
+FIRST = 100
+"""Steps of the published mean norms."""
+PUBLISHED = "published"
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    PUBLISHED: {"official": ("initialise_all",), "batch_size": 2_048},
+    "own start": {"batch_size": 2_048},
+    "recipe": {},
+}
+"""`published`: every parameter but biases starts at N(0, 0.01), 2,048 samples per step: the claims are judged here.
+`own start`: BatchNorm scales and PReLU slopes start at their layers' own values. `recipe`: as all other chapters
+train."""
 
 
 class Config(StudyConfig):
     """Parameters of the gradients chapter."""
 
     models: str = Field("TWIN", description="models with shared tables")
-    first_steps: int = Field(100, ge=10, description="steps of the published statistic")
-    other_scale: float = Field(0.1, gt=0, le=10, description="another standard deviation of initial weights")
+    settings: str = Field("published,own start", description="published (judged), own start, recipe")
+
+    @field_validator("settings")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if not set(names) <= set(SETTINGS):
+            raise ValueError(f"expects some of {', '.join(SETTINGS)}, separated by commas")
+        return ",".join(dict.fromkeys(names))
 
 
 @dataclass
 class View:
-    """One log, model and initial scale."""
+    """One log, model and setting."""
 
     experiment: Experiment
     model: str
-    initial_scale: float
-    records: list[GradientRecord]  # a seed each
+    setting: str
+    records: list[GradientRecord]  # one per seed
+
+    @property
+    def steps(self) -> int:
+        """Recorded steps."""
+        return min(len(record.of("rows", "category")) for record in self.records)
 
 
 @dataclass
@@ -44,47 +71,60 @@ class Result:
     views: list[View]
 
 
-def block_interval(series: list[list[Array]], statistic: Any, block: int = 10) -> Interval:
-    """Interval of a statistic of step-wise series over seeds and over blocks of consecutive steps.
-
-    `series`: for each seed, the arrays (S,) that the statistic takes. Steps follow one another, so blocks
-    of them are drawn, not single steps; seeds are drawn first.
-    """
-    generator = np.random.default_rng(0)
-    steps = len(series[0][0])
-    blocks = max(1, steps // block)
-    values = np.empty(RESAMPLES)
-    for b in range(RESAMPLES):
-        drawn = []
-        for s in generator.integers(len(series), size=len(series)):
-            starts = generator.integers(max(1, steps - block + 1), size=blocks)
-            index = (starts[:, None] + np.arange(min(block, steps))).ravel()
-            drawn.append(statistic(*(array[index] for array in series[s])))
-        values[b] = np.mean(drawn)
-    estimate = float(np.mean([statistic(*arrays) for arrays in series]))
-    return from_resamples(estimate, values, len(series))
-
-
-def norm_ratio(representation: Array, attention: Array) -> float:
-    """Mean norm of representation's row gradients over attention's."""
-    return float(representation.mean() / attention.mean())
+def norm_ratio(records: list[GradientRecord], field: str, window: slice) -> Interval:
+    """Mean norm of representation's row gradients over attention's, as a ratio over seeds."""
+    representation, attention = (
+        np.array([[record.of(f"{module}_norm", field)[window].mean()] for record in records])
+        for module in ("representation", "attention")
+    )
+    return ratio_interval(representation, attention)
 
 
 def negative_steps(mean_cosine: Array) -> float:
     """Share of steps whose mean cosine is negative: the published statistic."""
-    return float((mean_cosine[np.isfinite(mean_cosine)] < 0).mean())
+    known = mean_cosine[np.isfinite(mean_cosine)]
+    return float((known < 0).mean()) if len(known) else float("nan")
 
 
-def statistics(records: list[GradientRecord], field: str, window: slice) -> tuple[Interval, Interval, Interval]:
-    """Norm ratio, share of steps with negative mean cosine, share of rows with negative cosine."""
-    norms = [[r.of("representation_norm", field)[window], r.of("attention_norm", field)[window]] for r in records]
-    cosines = [[r.of("mean_cosine", field)[window]] for r in records]
-    rows = [[r.of("negative_share", field)[window]] for r in records]
-    return (
-        block_interval(norms, norm_ratio),
-        block_interval(cosines, negative_steps),
-        block_interval(rows, lambda share: float(np.nanmean(share))),
-    )
+def negative_share(records: list[GradientRecord], field: str, window: slice) -> Interval:
+    """Share of steps with a negative mean cosine, over seeds."""
+    return interval(np.array([[negative_steps(record.of("mean_cosine", field)[window])] for record in records]))
+
+
+def negative_rows(records: list[GradientRecord], field: str, window: slice) -> float:
+    """Share of rows with a negative cosine, mean over steps and seeds; NaN where no row has both gradients."""
+    shares = np.concatenate([record.of("negative_share", field)[window] for record in records])
+    return float(shares[np.isfinite(shares)].mean()) if np.isfinite(shares).any() else float("nan")
+
+
+def statistic_rows(view: View) -> list[dict[str, Any]]:
+    """Dominance and conflict by table and window."""
+    rows = []
+    for field in map(str, view.records[0].field):
+        for label, window in ((f"first {FIRST}", slice(0, FIRST)), ("all", slice(None))):
+            ratio, steps = norm_ratio(view.records, field, window), negative_share(view.records, field, window)
+            norms = {
+                f"norm, {module}": float(np.mean([r.of(f"{module}_norm", field)[window].mean() for r in view.records]))
+                for module in ("representation", "attention")
+            }
+            rows.append(
+                {"log": view.experiment.name, "model": view.model, "setting": view.setting, "table": field}
+                | {"steps": label}
+                | norms
+                | columns("norm ratio", ratio.estimate, ratio.low, ratio.high)
+                | columns("steps with negative mean cosine", steps.estimate, steps.low, steps.high)
+                | {"rows with negative cosine": negative_rows(view.records, field, window)}
+            )
+    return rows
+
+
+def judge(record: Record, view: View) -> None:
+    """Add the rows of G1 and G2: category table, published start and batch."""
+    blocked = f"{view.steps} of at least {FEWEST_STEPS} recorded steps" if view.steps < FEWEST_STEPS else ""
+    ratio = norm_ratio(view.records, "category", slice(0, FIRST))
+    share = negative_share(view.records, "category", slice(None))
+    record.judge("G1", "norm_ratio", ratio, view.experiment, f"{view.steps} recorded steps", blocked=blocked)
+    record.judge("G2", "negative_cosine_share", share, view.experiment, f"{view.steps} recorded steps", blocked=blocked)
 
 
 def run(config: Config) -> Result:
@@ -93,56 +133,32 @@ def run(config: Config) -> Result:
         if len(set(model_spec(model).assignment().values())) > 1:
             raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
     record = Record("gradients", config, RunStore())
-    first = slice(0, config.first_steps)
-    views: list[View] = []
-    rows: list[dict[str, Any]] = []
+    result = Result(config, record, [])
     for name in config.log_names:
         experiment = record.use(name)
         for model in config.model_names:
-            for scale in (0.01, config.other_scale):
-                experiment.train([model], record_gradients=True, initial_scale=scale)
-                records = [experiment.runs[model, seed].gradients for seed in experiment.seeds]
-                view = View(experiment, model, scale, [r for r in records if r is not None])
-                views.append(view)
-                for field in view.records[0].field:
-                    for label, window in ((f"first {config.first_steps}", first), ("all", slice(None))):
-                        ratio, steps, share = statistics(view.records, str(field), window)
-                        rows.append(
-                            {
-                                "log": name,
-                                "model": model,
-                                "initial scale": scale,
-                                "table": str(field),
-                                "steps": label,
-                                "norm ratio": ratio.estimate,
-                                "ratio 95 %": f"[{ratio.low:.2f}, {ratio.high:.2f}]",
-                                "steps with negative mean cosine": steps.estimate,
-                                "steps 95 %": f"[{steps.low:.2f}, {steps.high:.2f}]",
-                                "rows with negative cosine": share.estimate,
-                                "rows 95 %": f"[{share.low:.2f}, {share.high:.2f}]",
-                            }
-                        )
-                if scale == 0.01 and model == config.model_names[0]:
-                    ratio, steps, _ = statistics(view.records, "category", first)
-                    taken = len(view.records[0].of("rows", "category"))
-                    note = f"the training has {taken} steps" if taken < config.first_steps else ""
-                    record.judge("G1", "norm_ratio", ratio, experiment, note)
-                    record.judge("G2", "negative_cosine_share", steps, experiment, note)
-    record.tables["statistics"] = rows
-    record.tables["steps"] = [line for view in views for line in step_rows(view)]
+            for setting in config.settings.split(","):
+                runs = experiment.runs_at(model, record_gradients=True, **SETTINGS[setting])
+                records = [run.gradients for run in runs if run.gradients is not None]
+                view = View(experiment, model, setting, records)
+                result.views.append(view)
+                if setting == PUBLISHED and model == config.model_names[0]:
+                    judge(record, view)
+    record.tables["statistics"] = [row for view in result.views for row in statistic_rows(view)]
+    record.tables["steps"] = [row for view in result.views for row in step_rows(view)]
     record.write()
-    return Result(config, record, views)
+    return result
 
 
 def step_rows(view: View) -> list[dict[str, Any]]:
     """The curves of the figures: category table, mean over seeds."""
     names = ("attention_norm", "representation_norm", "mean_cosine", "negative_share", "table_cosine")
-    means = {name: np.mean([r.of(name, "category") for r in view.records], 0) for name in names}
+    means = {name: np.mean([r.of(name, "category")[: view.steps] for r in view.records], 0) for name in names}
     return [
         {
             "log": view.experiment.name,
             "model": view.model,
-            "initial scale": view.initial_scale,
+            "setting": view.setting,
             "step": step + 1,
             **{name: float(values[step]) for name, values in means.items()},
         }
@@ -151,8 +167,9 @@ def step_rows(view: View) -> list[dict[str, Any]]:
 
 
 def main_views(result: Result) -> list[View]:
-    """The views at the published initial scale."""
-    return [view for view in result.views if view.initial_scale == 0.01]
+    """The views at the published setting, or at the first one that was asked for."""
+    first = PUBLISHED if PUBLISHED in result.config.settings.split(",") else result.views[0].setting
+    return [view for view in result.views if view.setting == first]
 
 
 def show_norms(result: Result) -> Shown:
@@ -164,11 +181,11 @@ def show_norms(result: Result) -> Shown:
     for axis, view in zip(axes[0], views, strict=True):
         means = {}
         for module in ("attention", "representation"):
-            curves = np.stack([r.of(f"{module}_norm", "category") for r in view.records])
+            curves = np.stack([r.of(f"{module}_norm", "category")[: view.steps] for r in view.records])
             steps = np.arange(1, curves.shape[1] + 1)
             axis.plot(steps, curves.mean(0), color=PALETTE[module], label=module)
             axis.fill_between(steps, curves.min(0), curves.max(0), color=PALETTE[module], alpha=0.25, lw=0)
-            means[module] = curves[:, : result.config.first_steps].mean()
+            means[module] = curves[:, :FIRST].mean()
         axis.set(title=f"{view.model}, {view.experiment.name}", xlabel="iteration", yscale="log")
         axis.set_ylabel("mean norm of a row's gradient")
         axis.legend()
@@ -186,9 +203,8 @@ def show_cosines(result: Result) -> Shown:
     drawn, axes = plt.subplots(len(views), 2, figsize=(9, 3.2 * len(views)), squeeze=False)
     parts = []
     for (left, right), view in zip(axes, views, strict=True):
-        window = slice(0, result.config.first_steps)
-        steps = np.concatenate([r.of("mean_cosine", "category")[window] for r in view.records])
-        left.hist(steps, bins=30, color=PALETTE["attention"])
+        steps = np.concatenate([r.of("mean_cosine", "category") for r in view.records])
+        left.hist(steps, bins=BINS, color=PALETTE["attention"])
         left.axvline(0, color="k", lw=1)
         left.set(
             title=f"{view.experiment.name}: mean cosine of a step (published)",
@@ -202,12 +218,12 @@ def show_cosines(result: Result) -> Shown:
         right.set(title=f"{view.experiment.name}: cosine of each row", xlabel="cosine", ylabel="rows x steps")
         below = histogram[: len(histogram) // 2].sum() / histogram.sum()
         parts.append(
-            f"{view.experiment.name}: {np.mean(steps < 0):.0%} of the first steps have a negative mean, "
+            f"{view.experiment.name}: {np.mean(steps < 0):.0%} of the steps have a negative mean, "
             f"{below:.0%} of row-wise cosines over training are negative"
         )
     return figure(drawn, "Histograms of cosines between the two gradients, category table. " + "; ".join(parts) + ".")
 
 
 def show_statistics(result: Result) -> Shown:
-    """Every table, both windows, both initial scales."""
-    return table(result.record.tables["statistics"], "Dominance and conflict by table, window and initial scale")
+    """Every table, window and setting."""
+    return table(result.record.tables["statistics"], "Dominance and conflict by table, window and setting")

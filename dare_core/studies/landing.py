@@ -3,12 +3,12 @@
 import html
 from dataclasses import dataclass
 
-from dare_core.claims import Claim, LedgerRow, ledger, ledger_table, load_claims, number
-from dare_core.present import MARKS, Shown, describe, table
-from dare_core.studies.common import StudyConfig
+from dare_core.claims import Claim, LedgerRow, ledger, ledger_table, load_claims
+from dare_core.present import MARKS, Shown, measured_cells, table
+from dare_core.studies.chapter import ChapterConfig
 
 
-class Config(StudyConfig):
+class Config(ChapterConfig):
     """Parameters of the landing page."""
 
 
@@ -36,14 +36,34 @@ def counts(result: Result) -> str:
     )
 
 
+def verdict_counts(result: Result) -> Shown:
+    """How many claims have which verdict on which log: their primary quantities alone."""
+    primary = [r for r in result.rows if r.primary and r.log]
+    logs = list(dict.fromkeys(r.log for r in primary))
+    rows = [
+        {
+            "verdict": verdict,
+            **{
+                str(log): ", ".join(r.claim for r in primary if (r.verdict, r.log) == (verdict, log)) or "–"
+                for log in logs
+            },
+        }
+        for verdict in MARKS
+        if verdict != "not studied yet"
+    ]
+    waiting = [r.claim for r in result.rows if r.primary and r.verdict == "not studied yet"]
+    caption = "Claims by verdict of their primary quantity"
+    return table(rows, f"{caption}; not studied yet: {', '.join(waiting)}" if waiting else caption)
+
+
 def show_ledger(result: Result) -> Shown:
-    """The ledger: a line each claim, quantity and log."""
+    """The ledger: one row per claim, quantity, log and embedding size."""
     plain = table(ledger_table(result.rows))
     lines = []
     for name, claim in result.claims.items():
         own = [r for r in result.rows if r.claim == name]
-        if all(r.log is None for r in own):
-            own = own[:1]  # nothing measured: one line says so
+        if all(r.log is None and r.ours is None for r in own):
+            own = own[:1]  # nothing measured: one row says so
         for i, r in enumerate(own):
             first = ""
             if i == 0:
@@ -51,19 +71,11 @@ def show_ledger(result: Result) -> Shown:
                     f"<strong>{name}</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small>"
                 )
                 first = f'<td rowspan="{len(own)}" class="text">{title}</td>'
-            ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
-            what = f"{r.log}<br><small>{', '.join(describe(r))}</small>" if r.log else "–"
-            quantity = r.quantity.replace("_", " ") if r.log else "–"
-            note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
-            detectable = number(r.detectable)
-            lines.append(
-                f'<tr>{first}<td>{quantity}</td><td>{what}</td><td class="number">{number(r.paper)}</td>'
-                f'<td class="number">{ours}</td><td class="number">{detectable}</td>'
-                f'<td class="verdict {r.verdict.replace(" ", "-")}">{MARKS[r.verdict]} {r.verdict}{note}</td></tr>'
-            )
+            quantity = r.quantity.replace("_", " ")
+            what = f"<strong>{quantity}</strong>" if r.primary else quantity
+            lines.append(f"<tr>{first}<td>{what}</td>{measured_cells(r)}</tr>")
     head = "".join(
-        f"<th>{title}</th>"
-        for title in ("claim", "quantity", "log", "paper (quoted)", "ours [95 %]", "detectable", "verdict")
+        f"<th>{title}</th>" for title in ("claim", "quantity", "log", "paper (quoted)", "ours [95 %]", "verdict")
     )
     return Shown(
         plain.text,

@@ -9,6 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator, model_validator
 
+from dare_core.claims import Basis
 from dare_core.errors import InputError
 from dare_core.language import KINDS, Kind, LanguageModelConfig
 from dare_core.language_runs import LanguageStore
@@ -34,7 +35,7 @@ class Config(ChapterConfig):
     layers: int = Field(2, ge=1, le=48)
     heads: int = Field(1, ge=1, le=64, description="attention heads at every size")
     block: int = Field(64, ge=1, le=1_024, description="characters of context")
-    batch: int = Field(12, ge=1, le=4_096, description="windows an iteration")
+    batch: int = Field(12, ge=1, le=4_096, description="windows per iteration")
     learning_rate: float = Field(0.003, gt=0, le=1)
     nanogpt: Literal["none", "cpu", "gpu"] = Field(
         "none", description="also train nanoGPT's own setting on tiny_shakespeare; gpu needs one"
@@ -104,7 +105,7 @@ def run(config: Config) -> Result:
         "shape": comparison.shape_rows(),
         "curves": comparison.curve_rows(),
         "parameters": comparison.parameter_rows(),
-        "text": text_rows(text, comparison.draws.users.shape[1]),
+        "text": text_rows(text, comparison.stretches),
     }
     if config.nanogpt != "none":
         record.tables["nanogpt"] = nanogpt_rows(config.nanogpt, record, store)
@@ -115,12 +116,11 @@ def run(config: Config) -> Result:
 def judge(record: ChapterRecord, config: Config, text: Text, comparison: Comparison) -> None:
     """Add P3's two rows; a quantity for which sizes are missing cannot be tested."""
     found = comparison.claims()
+    basis = Basis(log=text.name, kind=text.kind, fingerprint=text.fingerprint, seeds=config.seeds)
     note = f"sizes {config.sizes}; {comparison.flat} of {len(comparison.runs)} trainings flat before their final decay"
-    if config.seeds == 1:
-        note += "; one seed: the interval is over stretches of text only"
-    for quantity, sizes in (("loss_gap_above_16", "above"), ("gap_small_minus_large", "on both sides of")):
+    for quantity, sizes in (("gap_small_minus_large", "on both sides of"), ("loss_gap_above_16", "above")):
         reason = note if quantity in found else f"needs sizes {sizes} {LARGE}"
-        record.judge_on("P3", quantity, found.get(quantity), text.name, text.kind, reason)
+        record.judge_on("P3", quantity, found.get(quantity), basis, reason)
 
 
 def text_rows(text: Text, stretches: int) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ def draw_losses(losses: Rows, gaps: Rows, what: str) -> Shown:
         for kind in dict.fromkeys(line["maps"] for line in rows):
             own = sorted((line for line in rows if line["maps"] == kind), key=lambda line: line["size"])
             at = np.array([line["size"] for line in own]) * spread[kind]
-            values = np.array([[line[name] for name in (value, "low", "high")] for line in own])
+            values = np.array([[line[name] for name in (value, f"{value}, low", f"{value}, high")] for line in own])
             errors = np.abs(values[:, 1:] - values[:, :1]).T
             axis.errorbar(
                 at, values[:, 0], errors, color=colour(kind), label=kind, marker=MARKERS[kind], ls=LINES[kind], ms=5
@@ -184,7 +184,7 @@ def draw_losses(losses: Rows, gaps: Rows, what: str) -> Shown:
         axis.axvline(LARGE, color="0.7", lw=1, ls=":")
         axis.set_xlabel("embedding size")
     right.axhline(0, color=colour(WITH), lw=1.5)
-    left.set(ylabel="validation loss, nats a character", title="query, key, value maps")
+    left.set(ylabel="validation loss, nats per character", title="query, key, value maps")
     right.set(ylabel="loss minus loss with maps", title="gap to the model with maps")
     left.legend(fontsize=9)
     right.legend(fontsize=9)
@@ -211,7 +211,7 @@ def show_stored(result: Result, name: str, what: str) -> Shown:
 
 
 def draw_curves(rows: Rows, what: str) -> Shown:
-    """Validation loss by iteration, a panel a size, a line a seed."""
+    """Validation loss by iteration: one panel per size, one line per seed."""
     style()
     sizes = list(dict.fromkeys(line["size"] for line in rows))
     columns = min(4, len(sizes))
@@ -240,7 +240,7 @@ def draw_curves(rows: Rows, what: str) -> Shown:
     for line in axes:
         line[0].set_ylabel("validation loss")
     axes[0, 0].legend(fontsize=8)
-    return figure(drawn, f"{what}: validation loss by iteration, a line each seed. " + "; ".join(parts) + ".")
+    return figure(drawn, f"{what}: validation loss by iteration, one line per seed. " + "; ".join(parts) + ".")
 
 
 def show_curves(result: Result) -> Shown:

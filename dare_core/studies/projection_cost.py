@@ -13,9 +13,8 @@ from dare_core.embeddings import Batch
 from dare_core.metrics import Array
 from dare_core.models import build_model, model_spec
 from dare_core.runs import counts_of
-from dare_core.studies.common import Experiment
+from dare_core.studies.experiment import REFERENCE, Experiment
 
-REFERENCE = "TWIN"
 HISTORIES = 128
 ROUNDS = 15
 
@@ -39,7 +38,7 @@ def cost_rows(experiment: Experiment, names: Sequence[str]) -> list[dict[str, An
     """Cost of every model beside TWIN's: parameters, those in maps, multiplications of search for one behaviour,
     and the time of a forward pass (median over rounds, as a ratio to TWIN's in the same round)."""
     config = experiment.config
-    counts = counts_of(experiment.log, config.samples_for(experiment.log))
+    counts = counts_of(experiment.log_of(1), config.samples_for(experiment.log_of(1)))
     samples = experiment.samples(1)["test"]
     batch = samples.batch(slice(0, min(HISTORIES, len(samples))))
     models = {name: build_model(ModelConfig(name=name, size=config.size, top_k=config.top_k), counts) for name in names}
@@ -57,7 +56,7 @@ def cost_rows(experiment: Experiment, names: Sequence[str]) -> list[dict[str, An
                 "parameters": parameters[name],
                 "more than TWIN": parameters[name] - parameters[REFERENCE],
                 "of them in maps": 0 if maps is None else sum(weight.numel() for weight in maps.parameters()),
-                "multiplications a behaviour": round(multiplications),
+                "multiplications per behaviour": round(multiplications),
                 "forward pass, ms": float(np.median(seconds[name])) * 1000,
                 "over TWIN's": float(np.median(ratio)),
                 "middle half": "[{:.2f}, {:.2f}]".format(*np.quantile(ratio, [0.25, 0.75])),

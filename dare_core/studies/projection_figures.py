@@ -97,7 +97,9 @@ def show_search(result: Result) -> Shown:
     """Validation AUC of every setting tried, the chosen one marked: this run's search, else the stored one."""
     own = result.record.tables.get("search")
     rows = own if own is not None else stored_rows("search")
-    caption = "Validation AUC (seed 1) by learning rate and initial values of the maps; * chosen"
+    caption = (
+        "Validation AUC (mean over three seeds or worlds) by learning rate and initial values of the maps; * chosen"
+    )
     lines = []
     for log in unique(rows, "log"):
         for model in unique(rows, "model"):
@@ -124,7 +126,9 @@ def show_stored_cost(result: Result) -> Shown:
 
 
 def show_motion(result: Result) -> Shown:
-    """Norm, effective rank and cosine of the maps over training, a row of panels a log and setting."""
+    """Norm, effective rank and cosine of the maps over training, one row of panels per log and setting."""
+    if not result.record.tables["motion"]:
+        return table([], "How the maps move (follow_maps=true)")
     style()
     motion = pl.DataFrame(result.record.tables["motion"])
     groups = motion.select("log", "setting", "described").unique(maintain_order=True).rows()
@@ -165,16 +169,16 @@ def show_motion(result: Result) -> Shown:
 def show_capacity(result: Result) -> Shown:
     """Parameters of a map for each id that it serves, on a logarithmic axis."""
     style()
-    rows = sorted(result.record.tables["capacity"], key=lambda row: row["parameters an id"])
+    rows = sorted(result.record.tables["capacity"], key=lambda row: row["parameters per id"])
     drawn, axis = plt.subplots(figsize=(9, 1.2 + 0.34 * len(rows)))
     marks = {"recommendation": ("o", "0.2"), "language": ("s", "white")}
     for at, row in enumerate(rows):
         mark, face = marks[row["kind"]]
-        axis.plot(row["parameters an id"], at, mark, color="0.2", mfc=face, ms=8)
+        axis.plot(row["parameters per id"], at, mark, color="0.2", mfc=face, ms=8)
         size = f"{row['size']:,}"
         axis.annotate(
             f"{size} x {size} for {row['ids']:,}",
-            (row["parameters an id"], at),
+            (row["parameters per id"], at),
             xytext=(9, 0),
             textcoords="offset points",
             va="center",
@@ -184,13 +188,13 @@ def show_capacity(result: Result) -> Shown:
     axis.axvline(1, color="0.6", lw=0.9)
     axis.set_yticks(range(len(rows)), [row["where"] for row in rows], fontsize=9)
     axis.set(xscale="log", xlabel="parameters of one map for each id that it serves")
-    axis.set_xlim(rows[0]["parameters an id"] / 2, rows[-1]["parameters an id"] * 60)
+    axis.set_xlim(rows[0]["parameters per id"] / 2, rows[-1]["parameters per id"] * 60)
     for kind, (mark, face) in marks.items():
         axis.plot([], [], mark, color="0.2", mfc=face, label=kind)
     axis.legend(loc="lower right", fontsize=9)
     spans = []
     for kind in marks:
-        of = [row["parameters an id"] for row in rows if row["kind"] == kind]
+        of = [row["parameters per id"] for row in rows if row["kind"] == kind]
         spans.append(f"{kind} from {min(of):.2g} to {max(of):.2g}")
     return figure(drawn, f"Parameters of one projection map for each id that it serves: {', '.join(spans)}.")
 

@@ -1,6 +1,6 @@
 """Projections in recommendation: claims P1 and P2 (paper, section 2.3, figure 4c and appendix C)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,22 +8,33 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from dare_core.claims import project_root
+from dare_core.claims import NOT_COMPUTED, project_root
 from dare_core.errors import InputError
-from dare_core.intervals import Draws, Interval, Resamples, best_of, difference_interval, mean_interval
+from dare_core.intervals import Interval, Replicates, interval, none_above
 from dare_core.map_motion import map_motion
 from dare_core.model_table import MODELS
 from dare_core.runs import Run, RunStore
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.overall import size_note
 from dare_core.studies.projection_cost import cost_rows
-from dare_core.studies.projection_settings import Setting, chosen, has_maps, run_of, search, stored_search
-from dare_core.studies.scores import auc_table
+from dare_core.studies.projection_settings import (
+    Lines,
+    Setting,
+    choices,
+    edge_chosen,
+    has_maps,
+    runs_of,
+    search,
+    stored_search,
+)
+from dare_core.studies.scores import auc_table, columns
 
-TWIN, PROJECTION, DARE = "TWIN", "TWIN (w/ proj.)", "DARE"
+TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)
 """Every way to decouple a shared table, TWIN (w/ proj.) among them."""
 SHARED, BEST = "shared", "best"
+WIDE = f"{TWIN}, twice as wide"
 Settings = Mapping[tuple[str, str], Setting]
 """The setting of each model, shared and best."""
 
@@ -33,6 +44,8 @@ class Config(StudyConfig):
 
     size: int = Field(16, ge=1, le=512, description="embedding size a field")
     models: str = Field("DARE,TWIN,TWIN (w/ proj.)", description="models to train, or all; these three always")
+    wide: bool = Field(True, description="train TWIN with tables twice as wide too")
+    follow_maps: bool = Field(True, description="follow how the maps move while they are trained")
     search: bool = Field(False, description="search every model's best setting; otherwise take the stored search's")
 
     @property
@@ -49,33 +62,28 @@ class Result:
     record: Record
 
 
-def settings_of(experiment: Experiment, lines: list[dict[str, Any]]) -> dict[tuple[str, str], Setting]:
+def settings_of(experiment: Experiment, lines: Lines) -> dict[tuple[str, str], Setting]:
     """The shared setting, and the one that the search `lines` chose (where none did, the shared one)."""
+    shared, best = Setting(experiment.config.learning_rate), choices(lines, experiment)
     settings = {}
     for model in experiment.config.model_names:
-        settings[SHARED, model] = Setting(experiment.config.learning_rate)
-        settings[BEST, model] = chosen(lines, experiment.name, model) or settings[SHARED, model]
+        settings[SHARED, model] = shared
+        settings[BEST, model] = best.get(model, shared)
     return settings
-
-
-def numbers(interval: Interval, prefix: str) -> dict[str, float]:
-    """An interval as three columns."""
-    return {prefix: interval.estimate, f"{prefix}, low": interval.low, f"{prefix}, high": interval.high}
 
 
 def variant_rows(
     experiment: Experiment,
     settings: Settings,
     runs: Mapping[tuple[str, str], list[Run]],
-    resamples: Mapping[str, Resamples],
-    draws: Draws,
+    replicates: Mapping[str, Replicates],
 ) -> list[dict[str, Any]]:
     """Test AUC of every model at both settings, and its paired difference from TWIN at the same one."""
     rows = []
     for (at, model), own in runs.items():
-        values, reference = resamples[f"{at} {model}"], resamples[f"{at} {TWIN}"]
-        setting = settings[at, model]
-        difference = None if model == TWIN else difference_interval(values, reference, draws)
+        values, setting = replicates[f"{at} {model}"], settings[at, model]
+        auc, lead = interval(values), interval(values - replicates[f"{at} {TWIN}"])
+        bounds = (None, None, None) if model == TWIN else (lead.estimate, lead.low, lead.high)
         rows.append(
             {
                 "log": experiment.name,
@@ -84,71 +92,72 @@ def variant_rows(
                 "learning rate": setting.learning_rate,
                 "initial values of maps": setting.map_initial if has_maps(model) else None,
                 "validation AUC": float(np.mean([run.best.auc for run in own])),
-                **numbers(mean_interval(values, draws), "AUC"),
-                **({} if difference is None else numbers(difference, "minus TWIN")),
-                **({} if difference is None else {"detectable": difference.detectable}),
+                **columns("AUC", auc.estimate, auc.low, auc.high),
+                **columns("minus TWIN", *bounds),
+                "detectable": None if model == TWIN else lead.detectable,
             }
         )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [{column: row.get(column) for column in columns} for row in rows]
+    return rows
 
 
 def judge(
-    record: Record,
-    experiment: Experiment,
-    settings: Settings,
-    resamples: Mapping[str, Resamples],
-    draws: Draws,
-    searched: bool,
+    record: Record, experiment: Experiment, settings: Settings, replicates: Mapping[str, Replicates], lines: Lines
 ) -> None:
-    """Add the ledger rows of P1, and of P2 where every variant was trained.
+    """Add the rows of P1 and P2, at the shared setting and at the best ones.
 
-    Where no search was made on the log, its best setting is not known, and what is claimed of it not judged.
+    The best are judged only where the search `lines` has them on this log at this size, and where the grid reaches
+    far enough. P2 needs every variant.
     """
-    unknown = "no search on this log (search=True)"
-    size = size_note(record.config)
+    searched, size = choices(lines, experiment), size_note(record.config)
+
+    def add(
+        claim: str, quantity: str, at: str, models: Sequence[str], make: Callable[[], tuple[Interval, str]]
+    ) -> None:
+        if not set(models) <= set(record.config.model_names):
+            record.judge(claim, quantity, None, experiment, f"{NOT_COMPUTED}every variant")
+        elif at == BEST and not set(models) <= set(searched):
+            record.judge(claim, quantity, None, experiment, "no search of this log at this size")
+        else:
+            measured, note = make()
+            blocked = "the grid's edge is chosen" if at == BEST and edge_chosen(searched) else ""
+            note = "; ".join(part for part in (note, size) if part)
+            record.judge(claim, quantity, measured, experiment, note, blocked=blocked)
+
+    def projection(at: str) -> tuple[Interval, str]:
+        note = "; ".join(settings[at, model].describe(model) for model in (TWIN, PROJECTION))
+        return interval(replicates[f"{at} {TWIN}"] - replicates[f"{at} {PROJECTION}"]), note
+
+    def best_variant(at: str) -> tuple[Interval, str]:
+        leads = {model: replicates[f"{at} {model}"] - replicates[f"{at} {TWIN}"] for model in VARIANTS}
+        best = max(leads, key=lambda model: float(leads[model][:, 0].mean()))
+        return none_above(leads), f"best of {len(leads)}: {best}"
+
     for at, suffix in ((SHARED, ""), (BEST, "_best")):
-        difference = difference_interval(resamples[f"{at} {TWIN}"], resamples[f"{at} {PROJECTION}"], draws)
-        where = "; ".join(settings[at, model].describe(model) for model in (TWIN, PROJECTION))
-        known = at == SHARED or searched
-        note = f"{where}{size}" if known else unknown
-        record.judge("P1", f"twin_minus_projection{suffix}", difference if known else None, experiment, note)
-    if not set(VARIANTS) <= set(record.config.model_names):
-        return
+        add("P1", f"twin_minus_projection{suffix}", at, (TWIN, PROJECTION), lambda at=at: projection(at))  # type: ignore[misc]
     for at, suffix in ((SHARED, ""), (BEST, "_best")):
-        best = best_of([resamples[f"{at} {model}"] for model in VARIANTS], draws)
-        difference = difference_interval(best, resamples[f"{at} {TWIN}"], draws)
-        first = max(VARIANTS, key=lambda model: float(resamples[f"{at} {model}"][0].mean()))
-        note = f"best of {len(VARIANTS)} chosen anew in each resample; over all users: {first}{size}"
-        known = at == SHARED or searched
-        record.judge(
-            "P2",
-            f"best_variant_minus_twin{suffix}",
-            difference if known else None,
-            experiment,
-            note if known else unknown,
-        )
+        every = (TWIN, *VARIANTS)
+        add("P2", f"best_variant_minus_twin{suffix}", at, every, lambda at=at: best_variant(at))  # type: ignore[misc]
 
 
 def budget_rows(
-    experiment: Experiment, runs: Mapping[str, list[Run]], resamples: Mapping[str, Resamples], draws: Draws
+    experiment: Experiment, runs: Mapping[str, list[Run]], replicates: Mapping[str, Replicates]
 ) -> list[dict[str, Any]]:
     """TWIN, TWIN with tables twice as wide, and DARE, at the shared setting."""
     rows = []
     for name, own in runs.items():
-        model = own[0].model(experiment.log)
-        difference = None if name == DARE else difference_interval(resamples[DARE], resamples[name], draws)
+        model = own[0].model(experiment.log_of(1))
+        auc, lead = interval(replicates[name]), interval(replicates[DARE] - replicates[name])
+        bounds = (None, None, None) if name == DARE else (lead.estimate, lead.low, lead.high)
         rows.append(
             {
                 "log": experiment.name,
                 "model": name,
-                "size a field": own[0].config.model.size,
+                "size per field": own[0].config.model.size,
                 "parameters in tables": sum(table.numel() for table in model.embedding_parameters()),
                 "parameters elsewhere": sum(weight.numel() for weight in model.dense_parameters()),
-                **numbers(mean_interval(resamples[name], draws), "AUC"),
-                f"{DARE} minus it": None if difference is None else difference.estimate,
-                "difference 95 %": "" if difference is None else f"[{difference.low:.4f}, {difference.high:.4f}]",
-                "detectable": None if difference is None else difference.detectable,
+                **columns("AUC", auc.estimate, auc.low, auc.high),
+                **columns(f"{DARE} minus it", *bounds),
+                "detectable": None if name == DARE else lead.detectable,
             }
         )
     return rows
@@ -182,7 +191,7 @@ def capacity_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
                 }
             )
     return [
-        {**row, "parameters of a map": row["size"] ** 2, "parameters an id": row["size"] ** 2 / row["ids"]}
+        {**row, "parameters of a map": row["size"] ** 2, "parameters per id": row["size"] ** 2 / row["ids"]}
         for row in rows
     ]
 
@@ -194,42 +203,39 @@ def check(config: Config) -> None:
         raise InputError(f"models: this chapter compares with {', '.join(missing)}: add it, or leave models out.")
 
 
+def study(record: Record, experiment: Experiment, config: Config) -> None:
+    """Train the models on one log at both settings, judge them, and add to the record's tables."""
+    own = [line for model in config.model_names for line in search(experiment, model)] if config.search else None
+    lines = stored_search() if own is None else own
+    settings = settings_of(experiment, lines)
+    runs = {(at, model): runs_of(experiment, model, setting) for (at, model), setting in settings.items()}
+    every = {f"{at} {model}": found for (at, model), found in runs.items()}
+    same_budget = {TWIN: f"{SHARED} {TWIN}", DARE: f"{SHARED} {DARE}"}
+    if config.wide:
+        every[WIDE] = runs_of(experiment, TWIN, settings[SHARED, TWIN], size=2 * config.size)
+        same_budget[WIDE] = WIDE
+    replicates = auc_table(experiment, {key: [run.test_probability for run in found] for key, found in every.items()})
+    judge(record, experiment, settings, replicates, lines)
+    record.tables["variants"] += variant_rows(experiment, settings, runs, replicates)
+    record.tables["search"] += own or []
+    record.tables["cost"] += cost_rows(experiment, config.model_names)
+    record.tables["budget"] += budget_rows(
+        experiment,
+        {name: every[key] for name, key in same_budget.items()},
+        {name: replicates[key] for name, key in same_budget.items()},
+    )
+    if config.follow_maps:
+        record.tables["motion"] += motion_rows(experiment, settings)
+
+
 def run(config: Config) -> Result:
     """Train the models at the shared setting and at their best, and judge P1 and P2."""
     check(config)
     record = Record("projections", config, RunStore())
     record.tables = {name: [] for name in ("variants", "search", "cost", "budget", "motion", "capacity")}
-    experiments = []
-    for name in config.log_names:
-        experiment = record.use(name)
-        experiments.append(experiment)
-        lines = [line for m in config.model_names for line in search(experiment, m)] if config.search else None
-        tried = stored_search() if lines is None else lines
-        settings = settings_of(experiment, tried)
-        runs = {
-            (at, model): [run_of(experiment, model, setting, seed) for seed in experiment.seeds]
-            for (at, model), setting in settings.items()
-        }
-        wide = f"{TWIN}, twice as wide"
-        same_budget = {
-            TWIN: runs[SHARED, TWIN],
-            wide: [
-                run_of(experiment, TWIN, settings[SHARED, TWIN], seed, size=2 * config.size)
-                for seed in experiment.seeds
-            ],
-            DARE: runs[SHARED, DARE],
-        }
-        every = {f"{at} {model}": own for (at, model), own in runs.items()} | {wide: same_budget[wide]}
-        resamples, draws = auc_table(
-            experiment, {key: [run.test_probability for run in own] for key, own in every.items()}
-        )
-        judge(record, experiment, settings, resamples, draws, chosen(tried, experiment.name, TWIN) is not None)
-        budget = {name: resamples[wide if name == wide else f"{SHARED} {name}"] for name in same_budget}
-        record.tables["variants"] += variant_rows(experiment, settings, runs, resamples, draws)
-        record.tables["search"] += lines or []
-        record.tables["cost"] += cost_rows(experiment, config.model_names)
-        record.tables["budget"] += budget_rows(experiment, same_budget, budget, draws)
-        record.tables["motion"] += motion_rows(experiment, settings)
+    experiments = [record.use(name) for name in config.log_names]
+    for experiment in experiments:
+        study(record, experiment, config)
     record.tables["capacity"] = capacity_rows(experiments)
     if not config.search:
         del record.tables["search"]

@@ -13,12 +13,12 @@ from dare_core.claims import chapter_results, project_root
 from dare_core.files import sha256_of
 from dare_core.present import Shown, table
 from dare_core.runs import list_runs, processor
-from dare_core.studies.common import StudyConfig
+from dare_core.studies.chapter import ChapterConfig
 
 PACKAGES = ("torch", "numpy", "polars", "scikit-learn", "scipy", "papermill", "jupyter-book", "safetensors")
 
 
-class Config(StudyConfig):
+class Config(ChapterConfig):
     """Parameters of the Reproducibility chapter."""
 
 

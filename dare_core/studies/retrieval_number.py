@@ -1,7 +1,7 @@
 """Retrieval number and history length: AUC, and NDCG of retrieval, when fewer or more behaviours are retrieved
 (claim D1; paper, appendix D.1) and when histories are shorter or longer (D2; appendix D.2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,19 +10,24 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
+from dare_core.claims import NOT_COMPUTED
 from dare_core.gains import information_gains
-from dare_core.intervals import Draws, Interval, Resamples, difference_interval, holm, mean_interval, mean_resamples
+from dare_core.intervals import Interval, Replicates, interval
 from dare_core.metrics import Array
 from dare_core.present import Shown, colour, figure, style, table
 from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
 from dare_core.runs import Run, RunStore
-from dare_core.studies.common import Experiment, Record
+from dare_core.studies.attention_view import candidate_means
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.gain_settings import GainSettings
-from dare_core.studies.scores import Resampled, auc_table
+from dare_core.studies.scores import auc_table, columns
 from dare_core.studies.stored import show_stored_table
-from dare_core.studies.sweeps import best_rule, minus, numbers, runs_at, samples_at
+from dare_core.studies.sweeps import FEW_AND_MANY, NOT_SEARCHED, at_own_best, best_rule, numbers
 
-CLAIMED, REFERENCE = "DARE", "TWIN"
+FEW, MANY = FEW_AND_MANY
+"""The numbers of retrieved behaviours that D1 compares."""
+LONGEST = 100_000
+"""Behaviours of the longest history that can be asked for."""
 QUALITY_RULES = ("same category, then newest", "random")
 MARKS = {CLAIMED: "o-", REFERENCE: "s--", **dict(zip(QUALITY_RULES, ("x:", "+:"), strict=True))}
 KNOWN = 0.5
@@ -39,17 +44,20 @@ class Config(GainSettings):
     @field_validator("retrieved", "lengths")
     @classmethod
     def _numbers(cls, value: str) -> str:
-        return ",".join(str(number) for number in numbers(value))
+        found = numbers(value)
+        if found[-1] > LONGEST:
+            raise ValueError(f"expects numbers of at most {LONGEST:,}")
+        return ",".join(str(number) for number in found)
 
 
 @dataclass
 class View:
-    """One log: bootstrapped AUC by point (see `point`), and the best rule of each length."""
+    """One log: AUC replicates by point (see `point`), and the best rule of each length."""
 
     experiment: Experiment
     lengths: list[int]  # those of the configuration that the log allows
-    resampled: Resampled
-    quality: dict[str, Resamples]  # NDCG of retrieval, by point
+    replicates: Mapping[str, Replicates]
+    quality: Mapping[str, Replicates]  # NDCG of retrieval, by point
     rules: dict[int, tuple[str, float]] = field(default_factory=dict)  # by length
 
 
@@ -68,24 +76,24 @@ def point(model: str, retrieved: int, length: int) -> str:
 
 
 def share_known(experiment: Experiment, length: int) -> float:
-    """Share of the test targets with at least so many behaviours before them."""
-    test = experiment.samples(1)["test"]
-    return float((test.row - test.start >= length).double().mean())
+    """Share of the test targets with at least so many behaviours before them, mean over seeds."""
+    tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
+    return float(np.mean([float((test.row - test.start >= length).double().mean()) for test in tests]))
 
 
 def trained(experiment: Experiment, config: Config, lengths: Sequence[int]) -> dict[tuple[str, int, int], list[Run]]:
     """Runs of every model, number and length, on the same targets and negatives."""
     settings = [(k, config.history) for k in numbers(config.retrieved)] + [(config.top_k, n) for n in lengths]
     return {
-        (model, k, n): runs_at(experiment, model, history=n, top_k=k)
+        (model, k, n): experiment.runs_at(model, history=n, top_k=k)
         for model in config.model_names
         for k, n in dict.fromkeys(settings)
     }
 
 
 def retrieval_quality(
-    experiment: Experiment, config: Config, runs: Mapping[tuple[str, int, int], list[Run]], draws: Draws
-) -> dict[str, Resamples]:
+    experiment: Experiment, config: Config, runs: Mapping[tuple[str, int, int], list[Run]]
+) -> dict[str, Replicates]:
     """NDCG at K of what the models and two rules retrieve of N behaviours, by point.
 
     Gains are the mutual information by which A3 is judged (`GainRule`), from training samples of the same N.
@@ -94,73 +102,95 @@ def retrieval_quality(
     settings = dict.fromkeys((k, n) for _, k, n in runs)
     for index, seed in enumerate(experiment.seeds):
         for n in dict.fromkeys(n for _, n in settings):
-            splits = samples_at(experiment, seed, n)
+            splits = experiment.samples(seed, history=n)
             gains = information_gains(splits["train"], splits["test"], config.rule)
             for k in (k for k, length in settings if length == n):
                 found = {rule: retrieve_by_rule(rule, splits["test"], k, seed) for rule in QUALITY_RULES}
                 for model in config.model_names:
-                    trained_model = runs[model, k, n][index].model(experiment.log)
+                    trained_model = runs[model, k, n][index].model(experiment.log_of(seed))
                     found[model] = retrieve(trained_model, splits["test"], k, items=config.with_items)
                 for name, retrieval in found.items():
                     ndcg = candidate_ndcg(gains.information, retrieval.order, gains.judged, config.published_ndcg)
                     values.setdefault(point(name, k, n), []).append(ndcg[..., -1])
-    return {name: mean_resamples(seeds, draws) for name, seeds in values.items()}
+    weights = [experiment.weights(experiment.samples(seed)["test"]) for seed in experiment.seeds]
+    return {name: candidate_means(seeds, weights) for name, seeds in values.items()}
+
+
+def few_minus_many(auc: Callable[[str, int], Replicates]) -> Interval:
+    """D1's quantity from the AUC of a model at a number of retrieved behaviours."""
+    few, many = (auc(CLAIMED, k) - auc(REFERENCE, k) for k in (FEW, MANY))
+    return interval(few - many)
+
+
+def judge_number(record: Record, view: View, config: Config) -> None:
+    """Add the row of D1, with each model at its own best setting too where this log was searched for them."""
+    if not {FEW, MANY} <= set(numbers(config.retrieved)):
+        record.judge("D1", "advantage_few_minus_many", None, view.experiment, f"{NOT_COMPUTED}K = {FEW} and {MANY}")
+        return
+    measured = few_minus_many(lambda model, k: view.replicates[point(model, k, config.history)])
+    notes = [f"N = {config.history}" + (f", at K = {MANY} all retrieved" if config.history <= MANY else "")]
+    best = at_own_best(view.experiment, "D1", "advantage_few_minus_many")
+    if best is None:
+        notes.append(NOT_SEARCHED)
+    record.judge("D1", "advantage_few_minus_many", measured, view.experiment, "; ".join(notes), best)
+
+
+def judge_length(record: Record, view: View, config: Config) -> None:
+    """Add the rows of D2: the longest history that the log allows against the shortest."""
+    quantities = ("dare_long_minus_short", "advantage_long_minus_short")
+    if len(view.lengths) < 2:
+        for quantity in quantities:
+            record.judge("D2", quantity, None, view.experiment, f"{NOT_COMPUTED}two lengths that the log has")
+        return
+    short, long = view.lengths[0], view.lengths[-1]
+    gains = {
+        model: view.replicates[point(model, config.top_k, long)] - view.replicates[point(model, config.top_k, short)]
+        for model in (CLAIMED, REFERENCE)
+    }
+    note = f"N = {long} against {short}, K = {config.top_k}"
+    for quantity, values in zip(quantities, (gains[CLAIMED], gains[CLAIMED] - gains[REFERENCE]), strict=True):
+        record.judge("D2", quantity, interval(values), view.experiment, note)
 
 
 def judge(record: Record, view: View, config: Config) -> None:
-    """Add the rows of D1 and D2 that the models, numbers and lengths allow."""
-    if not {CLAIMED, REFERENCE} <= set(config.model_names):
+    """Add the rows of D1 and D2; what the models, numbers and lengths do not allow cannot be tested."""
+    missing = [model for model in (CLAIMED, REFERENCE) if model not in config.model_names]
+    if missing:
+        for claim in ("D1", "D2"):
+            for quantity in record.claims[claim].quantities:
+                note = f"{NOT_COMPUTED}{', '.join(missing)}"
+                record.judge(claim, quantity.quantity, None, view.experiment, note)
         return
-    resamples, draws = view.resampled
-
-    def advantage(retrieved: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        return minus(*(resamples[point(model, retrieved, length)] for model in (CLAIMED, REFERENCE)))
-
-    retrieved = numbers(config.retrieved)
-    few, many = retrieved[0], retrieved[-1]
-    if few < many:
-        interval = difference_interval(advantage(few, config.history), advantage(many, config.history), draws)
-        note = f"K = {few} against {many}, N = {config.history}"
-        record.judge("D1", "advantage_few_minus_many", interval, view.experiment, note)
-    short, long = min(view.lengths, default=0), max(view.lengths, default=0)
-    if short < long:
-        pairs = {
-            "dare_long_minus_short": (
-                resamples[point(CLAIMED, config.top_k, long)],
-                resamples[point(CLAIMED, config.top_k, short)],
-            ),
-            "advantage_long_minus_short": (advantage(config.top_k, long), advantage(config.top_k, short)),
-        }
-        note = f"N = {long} against {short}, K = {config.top_k}; Holm's correction over 2 comparisons"
-        for quantity, interval in holm(pairs, draws).items():
-            record.judge("D2", quantity, interval, view.experiment, note)
+    judge_number(record, view, config)
+    judge_length(record, view, config)
 
 
 def score_rows(view: View, config: Config) -> list[dict[str, Any]]:
-    """AUC, DARE's advantage and NDCG of retrieval, a line each point; rules have the NDCG alone."""
-    resamples, draws = view.resampled
+    """AUC, DARE's advantage and NDCG of retrieval, one row per point and model; rules have the NDCG alone."""
     rows = []
     sweeps = [("K", k, k, config.history) for k in numbers(config.retrieved)]
     sweeps += [("N", n, config.top_k, n) for n in view.lengths]
     for varied, at, k, n in sweeps:
-        claimed = resamples.get(point(CLAIMED, k, n))
+        claimed = view.replicates.get(point(CLAIMED, k, n))
         for model in [*config.model_names, *QUALITY_RULES]:
-            values = resamples.get(point(model, k, n))
-            line: dict[str, Any] = {"log": view.experiment.name, "varied": varied, "K": k, "N": n, "model": model}
-            line |= _columns("AUC", mean_interval(values, draws) if values else None)
-            lead = difference_interval(claimed, values, draws) if claimed and values and model != CLAIMED else None
-            line |= _columns("DARE minus it", lead)
-            line |= _columns("NDCG", mean_interval(view.quality[point(model, k, n)], draws))
-            line["best rule"] = view.rules[n][1]
-            line["targets with so long a history"] = share_known(view.experiment, at) if varied == "N" else None
-            rows.append(line)
+            values = view.replicates.get(point(model, k, n))
+            lead = None if claimed is None or values is None or model == CLAIMED else claimed - values
+            row: dict[str, Any] = {"log": view.experiment.name, "varied": varied, "K": k, "N": n, "model": model}
+            row |= _columns("AUC", values)
+            row |= _columns("DARE minus it", lead)
+            row |= _columns("NDCG", view.quality[point(model, k, n)])
+            row["best rule"] = view.rules[n][1]
+            row["targets with so long a history"] = share_known(view.experiment, at) if varied == "N" else None
+            rows.append(row)
     return rows
 
 
-def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
-    """An interval as three columns."""
-    values = (interval.estimate, interval.low, interval.high) if interval else (None, None, None)
-    return dict(zip((name, f"{name}, low", f"{name}, high"), values, strict=True))
+def _columns(name: str, replicates: Replicates | None) -> dict[str, float | None]:
+    """A statistic with its interval as columns; nothing where there is none."""
+    if replicates is None:
+        return columns(name, None, None, None)
+    found = interval(replicates)
+    return columns(name, found.estimate, found.low, found.high)
 
 
 def run(config: Config) -> Result:
@@ -173,9 +203,8 @@ def run(config: Config) -> Result:
         lengths = [n for n in numbers(config.lengths) if share_known(experiment, n) >= KNOWN]
         runs = trained(experiment, config, lengths)
         probabilities = {point(*key): [run.test_probability for run in own] for key, own in runs.items()}
-        resampled = auc_table(experiment, probabilities)
-        quality = retrieval_quality(experiment, config, runs, resampled[1])
-        view = View(experiment, lengths, resampled, quality)
+        quality = retrieval_quality(experiment, config, runs)
+        view = View(experiment, lengths, auc_table(experiment, probabilities), quality)
         view.rules |= {n: best_rule(experiment, n) for n in {config.history, *lengths}}
         judge(record, view, config)
         scores += score_rows(view, config)
@@ -186,7 +215,7 @@ def run(config: Config) -> Result:
 
 
 def _draw(axis: Axes, rows: list[dict[str, Any]], varied: str, value: str) -> None:
-    """A column against K or N, a line a model or rule, with its interval as a band."""
+    """A column against K or N, one line per model or rule, with its interval as a band."""
     for model in dict.fromkeys(r["model"] for r in rows if r[value] is not None):
         own = [r for r in rows if r["model"] == model]
         x = [r[varied] for r in own]
@@ -201,7 +230,7 @@ def _draw(axis: Axes, rows: list[dict[str, Any]], varied: str, value: str) -> No
 
 
 def _show(result: Result, varied: str, what: str) -> Shown:
-    """AUC, DARE's advantage, and NDCG of retrieval, against K or N: a line of panels a log."""
+    """AUC, DARE's advantage, and NDCG of retrieval, against K or N: one row of panels per log."""
     style()
     drawn, axes = plt.subplots(len(result.views), 3, figsize=(12.5, 3.4 * len(result.views)), squeeze=False)
     parts = []

@@ -5,22 +5,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dare_core.intervals import Draws, Scored, auc_resamples, difference_interval, mean_interval
+from dare_core.intervals import Replicates, interval
 from dare_core.metrics import grouped_auc, logloss
 from dare_core.rules import REGRESSION
 from dare_core.samples import Samples
-from dare_core.studies.common import Experiment
-
-
-def scored(samples: Samples, values: np.ndarray, keep: np.ndarray | None = None) -> Scored:
-    """Flat test scores; users are numbered by test target. `keep` (H, C) selects samples."""
-    users = np.broadcast_to(np.arange(len(samples))[:, None], values.shape)
-    mask = ~np.isnan(values) if keep is None else keep & ~np.isnan(values)
-    return Scored(samples.labels[mask], values[mask], users[mask])
-
+from dare_core.studies.experiment import CLAIMED, Experiment
 
 Subset = Literal["all", "new", "seen", "unseen"]
 SUBSETS: tuple[Subset, ...] = ("all", "new", "seen", "unseen")
+Scores = Mapping[str, Sequence[np.ndarray]]
+"""Test scores (H, C) by model or rule, one array per seed."""
 
 
 def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
@@ -40,65 +34,54 @@ def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
     return seen if subset == "seen" else ~seen
 
 
-Resampled = tuple[dict[str, tuple[np.ndarray, np.ndarray]], Draws]
-"""Bootstrapped AUC of several scores: name -> (seeds,), (seeds, B); and the draws they share."""
-
-
-def auc_table(experiment: Experiment, scores: Mapping[str, Sequence[np.ndarray]], subset: Subset = "all") -> Resampled:
-    """Bootstrapped AUC of several models or rules on a subset of the test samples."""
-    tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
+def auc_table(experiment: Experiment, scores: Scores, subset: Subset = "all") -> dict[str, Replicates]:
+    """AUC replicates of several models or rules on a subset of the test samples."""
     rule = experiment.config.samples_for(experiment.log).negative_rule
-    draws = Draws.make(len(tests[0]), len(tests))
-    return {
-        name: auc_resamples(
-            [scored(t, v, subset_mask(t, subset, rule)) for t, v in zip(tests, values, strict=True)], draws
-        )
-        for name, values in scores.items()
-    }, draws
+    keep = [subset_mask(experiment.samples(seed)["test"], subset, rule) for seed in experiment.seeds]
+    return {name: experiment.auc_replicates(values, keep) for name, values in scores.items()}
+
+
+def grouped_means(experiment: Experiment, name: str, seeds: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """GAUC by user and by category, and logloss where the scores are probabilities: means over seeds."""
+    found: dict[str, list[float]] = {"GAUC by user": [], "GAUC by category": [], "logloss": [], "left out": []}
+    for seed, probability in zip(experiment.seeds, seeds, strict=True):
+        test = experiment.samples(seed)["test"]
+        kept = ~np.isnan(probability)
+        labels, scores = test.labels[kept], probability[kept]
+        users = np.broadcast_to(test.users.numpy()[:, None], probability.shape)[kept]
+        found["GAUC by user"].append(grouped_auc(labels, scores, users).value)
+        by_category = grouped_auc(labels, scores, test.categories.numpy()[kept])
+        found["GAUC by category"].append(by_category.value)
+        found["left out"].append(by_category.left_out)
+        if (name, 1) in experiment.runs or name == REGRESSION:  # rules give no probability
+            found["logloss"].append(logloss(labels, scores))
+    means = {label: float(np.mean(values)) if values else None for label, values in found.items()}
+    return means | {"categories of one class, left out": round(means.pop("left out") or 0)}
 
 
 def score_rows(
-    experiment: Experiment,
-    scores: Mapping[str, Sequence[np.ndarray]],
-    everything: Resampled | None = None,
-    claimed: str = "DARE",
+    experiment: Experiment, scores: Scores, everything: Mapping[str, Replicates] | None = None
 ) -> list[dict[str, Any]]:
-    """Test AUC with interval, on all samples and the subsets, GAUC and logloss, a line each score.
+    """Test AUC with interval, on all samples and the subsets, GAUC and logloss, one row per model or rule.
 
     `everything` is `auc_table` of the same scores on all samples, where the caller has it already.
     """
-    rows: dict[str, dict[str, Any]] = {name: {"log": experiment.name, "model or rule": name} for name in scores}
-    for subset in SUBSETS:
-        given = everything if subset == "all" else None
-        resamples, draws = given or auc_table(experiment, scores, subset)
-        for name, values in resamples.items():
-            interval = mean_interval(values, draws)
-            rows[name][f"AUC {subset}"] = interval.estimate
-            if subset == "all":
-                rows[name]["95 %"] = f"[{interval.low:.4f}, {interval.high:.4f}]"
-                if name != claimed and claimed in resamples:
-                    difference = difference_interval(resamples[claimed], values, draws)
-                    rows[name][f"{claimed} minus it"] = difference.estimate
-                    rows[name]["difference 95 %"] = f"[{difference.low:.4f}, {difference.high:.4f}]"
-                    rows[name]["detectable"] = difference.detectable
-                else:
-                    rows[name] |= {f"{claimed} minus it": None, "difference 95 %": "", "detectable": None}
-    for name, seeds in scores.items():
-        tests = [experiment.samples(seed)["test"] for seed in experiment.seeds]
-        groups: dict[str, list[float]] = {"GAUC by user": [], "GAUC by category": [], "logloss": []}
-        left_out: list[int] = []
-        for test, probability in zip(tests, seeds, strict=True):
-            kept = ~np.isnan(probability)
-            users = np.broadcast_to(test.users.numpy()[:, None], probability.shape)[kept]
-            labels = test.labels[kept]
-            groups["GAUC by user"].append(grouped_auc(labels, probability[kept], users).value)
-            categories = test.categories.numpy()[kept]
-            by_category = grouped_auc(labels, probability[kept], categories)
-            groups["GAUC by category"].append(by_category.value)
-            left_out.append(by_category.left_out)
-            if (name, 1) in experiment.runs or name == REGRESSION:  # rules give no probability
-                groups["logloss"].append(logloss(labels, probability[kept]))
-        for label, found in groups.items():
-            rows[name][label] = float(np.mean(found)) if found else None
-        rows[name]["categories of one class, left out"] = round(float(np.mean(left_out)))
-    return list(rows.values())
+    known = auc_table(experiment, scores) if everything is None else everything
+    rows = []
+    subsets = {subset: auc_table(experiment, scores, subset) for subset in SUBSETS if subset != "all"}
+    for name, values in known.items():
+        own = interval(values)
+        row: dict[str, Any] = {"log": experiment.name, "model or rule": name}
+        row |= columns("AUC", own.estimate, own.low, own.high)
+        row |= {f"AUC {subset}": float(table[name][:, 0].mean()) for subset, table in subsets.items()}
+        lead = interval(known[CLAIMED] - values) if CLAIMED in known and name != CLAIMED else None
+        bounds = (lead.estimate, lead.low, lead.high) if lead else (None, None, None)
+        row |= columns(f"{CLAIMED} minus it", *bounds)
+        row["detectable"] = lead.detectable if lead else None
+        rows.append(row | grouped_means(experiment, name, scores[name]))
+    return rows
+
+
+def columns(name: str, estimate: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
+    """An interval as three columns, which a table shows as one."""
+    return {name: estimate, f"{name}, low": low, f"{name}, high": high}

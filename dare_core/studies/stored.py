@@ -3,18 +3,20 @@ project must not contain. `book/stored/CHAPTER.json` is of the full profile, `bo
 a further log; `book/keep.py` puts a finished result there.
 """
 
+import html
 import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dare_core.claims import LedgerRow, load_claims, project_root
+from dare_core.claims import LedgerRow, load_claims, stored_folder
 from dare_core.errors import InputError
 from dare_core.files import write_json
 from dare_core.present import Shown, claim_box, table
 
 KEPT = {
+    "method": ("recipe", "own_best", "identical", "competence"),
     "overall": ("scores",),
     "projections": ("variants", "search", "cost", "budget"),
     "language": ("losses", "gaps", "shape", "curves", "nanogpt"),
@@ -24,11 +26,6 @@ KEPT = {
     "retrieval_number": ("scores",),
 }
 """Tables that are stored: aggregates, never single behaviours of a log."""
-
-
-def stored_folder() -> Path:
-    """Where they lie."""
-    return project_root() / "book" / "stored"
 
 
 def stored_result(chapter: str) -> dict[str, Any] | None:
@@ -43,10 +40,22 @@ def further_results(chapter: str) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths}
 
 
+def stored_rows(chapter: str, name: str) -> list[dict[str, Any]]:
+    """The stored rows of a chapter's table: those of the full profile, then those of further logs."""
+    contents = [stored_result(chapter), *further_results(chapter).values()]
+    return [row for content in contents if content for row in content["tables"].get(name, [])]
+
+
 def label_of(content: dict[str, Any]) -> str:
     """When and where a stored result was computed."""
     machine = content["environment"]
     return f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+
+
+def not_computed(chapter: str, what: str) -> Shown:
+    """In place of a stored result that is not there yet: the command that computes it."""
+    text = f"{what}: not computed yet. The command is dare study {chapter} --profile full."
+    return Shown(text, f"<p><em>{html.escape(text)}</em></p>")
 
 
 def show_stored_table(chapter: str, name: str, what: str) -> Shown:
@@ -54,7 +63,7 @@ def show_stored_table(chapter: str, name: str, what: str) -> Shown:
     command = f"dare study {chapter} --profile full"
     content = stored_result(chapter)
     if content is None:
-        return table([], f"{what} ({command})")
+        return not_computed(chapter, what)
     seeds = content["config"]["seeds"]
     return table(content["tables"][name], f"{what}, {seeds} seeds, computed {label_of(content)}: {command}")
 
@@ -63,7 +72,7 @@ def show_stored_verdicts(chapter: str) -> Shown:
     """The claim box of the stored full result."""
     content = stored_result(chapter)
     if content is None:
-        return table([], "Verdicts of the stored full result")
+        return not_computed(chapter, "Verdicts")
     return claim_box(load_claims(), [LedgerRow.model_validate(row) for row in content["rows"]])
 
 

@@ -13,10 +13,11 @@ from dare_core.data.logs import Log, prepare
 from dare_core.data.reading import OnBadRows
 from dare_core.errors import InputError
 from dare_core.files import atomic_path, store_root
-from dare_core.intervals import Interval, difference_interval
+from dare_core.intervals import Interval, interval
 from dare_core.present import Shown, table
 from dare_core.runs import RunStore
-from dare_core.studies.common import Experiment, Record, StudyConfig
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Experiment, Record
 from dare_core.studies.scores import auc_table, score_rows
 
 PAYS = 0.001
@@ -46,7 +47,6 @@ class Result:
     experiment: Experiment
     demonstration: bool
     gain: Interval
-    best_rule: str
 
 
 def demonstration_file(config: Config) -> Path:
@@ -95,22 +95,21 @@ def run(config: Config) -> Result:
     record = Record("your_own_log", config, RunStore())
     experiment = record.use(log.card.name)
     experiment.train(config.model_names)
-    rules = experiment.rule_test_scores()
-    scores = {m: experiment.test_scores(m) for m in config.model_names} | rules
+    scores = {m: experiment.test_scores(m) for m in config.model_names} | experiment.rule_scores()
     everything = auc_table(experiment, scores)
-    resamples, draws = everything
     record.tables["scores"] = score_rows(experiment, scores, everything)
-    gain = difference_interval(resamples["DARE"], resamples["TWIN"], draws)
-    best_rule = max(rules, key=lambda name: float(resamples[name][0].mean()))
+    gain = interval(everything["DARE"] - everything["TWIN"])
     record.tables["log"] = [{"field": k, "value": str(v)} for k, v in log.card.model_dump().items()]
     record.write()
-    return Result(record, experiment, demonstration, gain, best_rule)
+    return Result(record, experiment, demonstration, gain)
 
 
 def answer(result: Result) -> str:
-    """One sentence: does decoupling pay on this log?"""
-    gain = result.gain
-    if gain.low > 0:
+    """One sentence: does decoupling pay on this log? Nothing is said of models that have not learned."""
+    gain, competence = result.gain, result.experiment.competence
+    if competence.not_learned:
+        verdict = f"cannot tell, {competence.not_learned}"
+    elif gain.low > 0:
         size = "worth having" if gain.estimate >= PAYS else "small"
         verdict = f"yes, DARE's AUC is above TWIN's by a margin that is {size}"
     elif gain.high < 0:
@@ -120,8 +119,8 @@ def answer(result: Result) -> str:
     else:
         verdict = "undecided, the log is too small to tell"
     return (
-        f"Does decoupling pay here? {verdict}: DARE minus TWIN {gain} "
-        f"(this size detects {gain.detectable:.4f}); best rule without learning: {result.best_rule}."
+        f"Does decoupling pay here? {verdict}: DARE minus TWIN {gain} (this size detects {gain.detectable:.4f}); "
+        f"competence {competence.value:.2f}, best rule without learning: {competence.rule}."
     )
 
 

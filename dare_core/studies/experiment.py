@@ -1,0 +1,257 @@
+"""One log of a study: its samples, runs, rules without learning, and whether the models have learned; and the record
+of what was judged on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dare_core.claims import Basis
+from dare_core.config import OFFICIAL, ModelConfig, RunConfig, SampleConfig, TrainingConfig
+from dare_core.data.logs import Log
+from dare_core.files import canonical_json, short_hash
+from dare_core.intervals import Interval, Replicates, interval, leave_out, user_groups
+from dare_core.metrics import Array, auc, resampled_auc
+from dare_core.rules import rule_scores
+from dare_core.runs import Run, RunStore
+from dare_core.samples import Samples, training_counts
+from dare_core.studies.chapter import ChapterRecord
+from dare_core.studies.common import WORLDS, StudyConfig, resolve_log
+from dare_core.training import batch_samples
+
+REFERENCE, CLAIMED = "TWIN", "DARE"
+LEARNED = 0.9
+"""Competence from which models count as having learned: see `Competence`."""
+FEWEST_STEPS = 300
+"""Steps per epoch below which nothing is judged that needs models which have learned."""
+
+
+@dataclass(frozen=True)
+class Competence:
+    """Whether models have learned: (AUC - 1/2) of the better of DARE and TWIN, over that of the best rule without
+    learning. Both are chosen on validation samples and measured on test samples, means over seeds."""
+
+    model: str
+    model_auc: float
+    rule: str
+    rule_interval: Interval
+    steps: int  # per epoch
+
+    @property
+    def value(self) -> float:
+        """The ratio."""
+        level = self.rule_interval.estimate - 0.5
+        return (self.model_auc - 0.5) / level if level > 0 else float("nan")
+
+    @property
+    def not_learned(self) -> str:
+        """Why models that were trained so are not judged; empty where they are."""
+        if self.steps < FEWEST_STEPS:
+            return f"{self.steps} of at least {FEWEST_STEPS} steps per epoch"
+        if self.rule_interval.estimate <= 0.5 or self.rule_interval.low <= 0.5:
+            return "nothing to learn: no rule without learning is above chance"
+        return "" if self.value >= LEARNED else f"the models have not learned: competence {self.value:.2f}"
+
+
+@dataclass
+class Experiment:
+    """One log of a study (a generated one: a world per seed), with the runs that the study asks for."""
+
+    config: StudyConfig
+    name: str  # as asked for
+    store: RunStore
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
+    _logs: dict[int, Log] = field(default_factory=dict)
+    _rules: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> range:
+        """Seeds, counted from 1."""
+        return range(1, self.config.seeds + 1)
+
+    @property
+    def worlds(self) -> int | None:
+        """Number of generated worlds; None on a log that was not generated."""
+        if self.name in WORLDS:
+            return self.config.seeds
+        return 1 if self.log.card.kind == "generated log" else None
+
+    def log_of(self, seed: int) -> Log:
+        """The log with which a seed trains."""
+        which = seed if self.name in WORLDS else 1
+        if which not in self._logs:
+            self._logs[which] = resolve_log(self.config, self.name, self.store, which)
+        return self._logs[which]
+
+    @property
+    def log(self) -> Log:
+        """The log; of a generated one, its first world."""
+        return self.log_of(1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the log's content; of generated worlds, of their settings but for the seed."""
+        if self.name not in WORLDS:
+            return self.log.fingerprint
+        settings = {key: value for key, value in self.log.card.created_with.items() if key != "world_seed"}
+        return short_hash(canonical_json(settings))
+
+    def run_config(self, model: str, seed: int, **changes: Any) -> RunConfig:
+        """The configuration of one training run; `changes` go to its model, sample or training part."""
+        log = self.log_of(seed)
+
+        def part(of: Any) -> dict[str, Any]:
+            return {key: changes.pop(key) for key in list(changes) if key in of.model_fields}
+
+        sizes = {"name": model, "size": self.config.size, "top_k": self.config.top_k} | part(ModelConfig)
+        samples = self.config.samples_for(log).model_dump() | part(SampleConfig)
+        training = {
+            "epochs": self.config.epochs,
+            "learning_rate": self.config.learning_rate,
+            "batch_size": self.config.batch_size or None,
+            "initial_scale": self.config.initial_scale,
+            "official": OFFICIAL if self.config.official_compat else (),
+        }
+        return RunConfig(
+            log=log.card.name,
+            samples=SampleConfig.model_validate(samples),
+            model=ModelConfig.model_validate(sizes),
+            training=TrainingConfig.model_validate(training | changes),
+            seed=seed,
+        )
+
+    def runs_at(self, model: str, **changes: Any) -> list[Run]:
+        """The runs of a model at some settings, one per seed."""
+        return self.store.get_many([self.run_config(model, seed, **changes) for seed in self.seeds])
+
+    def compute(self, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Compute what is missing of several models and settings, all side by side; `runs_at` then reads it."""
+        self.store.get_many(
+            [self.run_config(model, seed, **changes) for model, changes in settings for seed in self.seeds]
+        )
+
+    def train(self, models: Sequence[str], **changes: Any) -> None:
+        """Get the runs of every model and seed."""
+        wanted = [(model, seed) for model in models for seed in self.seeds]
+        found = self.store.get_many([self.run_config(model, seed, **changes) for model, seed in wanted])
+        self.runs |= dict(zip(wanted, found, strict=True))
+
+    def samples(self, seed: int, **changes: Any) -> dict[str, Samples]:
+        """The samples that every model sees with a seed."""
+        return self.store.samples(self.run_config("DARE", seed, **changes))
+
+    def test_scores(self, model: str) -> list[np.ndarray]:
+        """Test probabilities (H, C) of a model, one array per seed."""
+        return [self.runs[model, seed].test_probability for seed in self.seeds]
+
+    def rule_scores(self, split: str = "test") -> dict[str, list[np.ndarray]]:
+        """Scores (H, C) of the rules without learning, one array per seed; on test samples also the regression that
+        is fitted on the validation samples."""
+        if not self._rules:
+            for seed in self.seeds:
+                for part, found in rule_scores(self.samples(seed), training_counts(self.log_of(seed))).items():
+                    for name, values in found.items():
+                        self._rules.setdefault(part, {}).setdefault(name, []).append(values)
+        return self._rules[split]
+
+    def groups(self, samples: Samples) -> np.ndarray | None:
+        """(H,) groups of the targets' users for the jackknife; None where worlds are the unit."""
+        return None if self.name in WORLDS else user_groups(samples.users.numpy())
+
+    def weights(self, samples: Samples) -> Array:
+        """(1 + G, H) weights of the targets: of all users, then without each group of them."""
+        return leave_out(self.groups(samples), len(samples))
+
+    def auc_replicates(
+        self, scores: Sequence[np.ndarray], keep: Sequence[np.ndarray] | None = None, split: str = "test"
+    ) -> Replicates:
+        """(S, 1 + G) AUC of scores (H, C), one array per seed; `keep` (H, C) selects samples. NaN scores (what the
+        published code leaves out) are left out."""
+        rows = []
+        for i, (seed, values) in enumerate(zip(self.seeds, scores, strict=True)):
+            samples = self.samples(seed)[split]
+            mask = ~np.isnan(values) if keep is None else keep[i] & ~np.isnan(values)
+            weights = self.weights(samples)[:, np.nonzero(mask)[0]]
+            rows.append(resampled_auc(samples.labels[mask], values[mask], weights))
+        return np.stack(rows)
+
+    @cached_property
+    def competence(self) -> Competence:
+        """Of DARE and TWIN at the study's own settings, which are trained where they are missing."""
+        runs = {model: self.runs_at(model) for model in (REFERENCE, CLAIMED)}
+        model = max(runs, key=lambda name: float(np.mean([run.best.auc for run in runs[name]])))
+        labels = [self.samples(seed)["validation"].labels for seed in self.seeds]
+        on_validation = {
+            name: float(np.mean([auc(known, own) for known, own in zip(labels, values, strict=True)]))
+            for name, values in self.rule_scores("validation").items()
+        }
+        rule = max(on_validation, key=lambda name: on_validation[name])
+        found = {name: self.auc_replicates([run.test_probability for run in own]) for name, own in runs.items()}
+        return Competence(
+            model,
+            float(found[model][:, 0].mean()),
+            rule,
+            interval(self.auc_replicates(self.rule_scores()[rule])),
+            self.steps,
+        )
+
+    @property
+    def training_samples(self) -> int:
+        """Samples of one epoch, negatives included (mean over worlds)."""
+        return round(float(np.mean([self.samples(seed)["train"].size for seed in self.seeds])))
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps per epoch."""
+        config = self.run_config("DARE", 1).training
+        return -(-self.training_samples // batch_samples(config, self.training_samples))
+
+    def basis(self, learned: bool) -> Basis:
+        """What a number of this log rests on; `learned`: with the models' competence."""
+        return Basis(
+            log=self.name,
+            kind=self.log.card.kind,
+            fingerprint=self.fingerprint,
+            embedding_size=self.config.size,
+            training_samples=self.training_samples,
+            seeds=self.config.seeds,
+            worlds=self.worlds,
+            competence=self.competence.value if learned and np.isfinite(self.competence.value) else None,
+            not_learned=self.competence.not_learned if learned else "",
+        )
+
+
+@dataclass
+class Record(ChapterRecord):
+    """The record of a study of click logs."""
+
+    config: StudyConfig
+    store: RunStore
+
+    def use(self, name: str) -> Experiment:
+        """Open a log, noting what it is."""
+        experiment = Experiment(self.config, name, self.store)
+        worlds = [experiment.log_of(seed).fingerprint for seed in experiment.seeds] if name in WORLDS else []
+        self.logs[name] = {
+            "name": experiment.log.card.name,
+            "kind": experiment.log.card.kind,
+            "fingerprint": experiment.fingerprint,
+            **({"worlds": worlds} if worlds else {}),
+        }
+        return experiment
+
+    def judge(
+        self,
+        claim: str,
+        quantity: str,
+        measured: Interval | None,
+        experiment: Experiment,
+        note: str = "",
+        own_best: Interval | None = None,
+        blocked: str = "",
+    ) -> None:
+        """Add a ledger row; its verdict follows from the rule and from whether the models have learned."""
+        basis = experiment.basis(self.claims[claim].needs_competence)
+        self.judge_on(claim, quantity, measured, basis, note, own_best, blocked)
