@@ -1,8 +1,10 @@
 PYTHON ?= python3
 PROFILE ?= standard
 BIN := .venv/bin
+# Tests run side by side, so that each takes one thread.
+ALONE := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: book test notebooks env lock lint clean
+.PHONY: book test notebooks mutants env lock lint clean
 
 book: env
 	$(BIN)/dare book --profile $(PROFILE)
@@ -12,16 +14,22 @@ test: env
 	@echo "== 1/4 ruff"
 	$(BIN)/ruff check dare_core tests benchmarks book notebooks/*.py
 	@echo "== 2/4 unit tests"
-	$(BIN)/python -m pytest
+	$(ALONE) $(BIN)/python -m pytest -n auto --dist worksteal
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export DARE_STORE="$$store"; \
 	echo "== 3/4 notebooks"; \
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks; \
-	echo "== 4/4 smoke book"; \
-	$(BIN)/dare book --profile smoke
+	$(ALONE) DARE_WORKERS=1 $(BIN)/python -m pytest -n auto --dist loadfile --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval.cfg notebooks; \
+	echo "== 4/4 smoke book, and its numbers"; \
+	$(BIN)/dare book --profile smoke; \
+	$(BIN)/python tests/compare_ledger.py "$$store/book/smoke/results/ledger.json"
 
 # Runs the notebooks and stores their text outputs, which the tests then guard.
 notebooks: env
 	$(BIN)/python notebooks/refresh.py
+
+# Deliberate mistakes, one at a time: each must fail a test. About half an hour.
+mutants: env
+	$(BIN)/python tests/mutants.py
 
 env: .venv/.installed
 
