@@ -91,7 +91,6 @@ def run(config: Config) -> Result:
     if not {"DARE", "TWIN"} <= set(config.model_names):
         raise InputError("models: the comparison needs DARE and TWIN among the models.")
     log, demonstration = own_log(config)
-    config = config.model_copy(update={"logs": log.card.name})
     record = Record("your_own_log", config, RunStore())
     experiment = record.use(log.card.name)
     experiment.train(config.model_names)
