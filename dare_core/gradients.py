@@ -2,7 +2,8 @@
 
 A table that serves both modules gets the sum of two gradients. Every role reads its rows through a node of
 its own (`Vectors.rows`), so listening there splits the sum without touching it: what training computes is
-the same, bit for bit, with and without a recorder.
+the same, bit for bit, with and without a recorder (part by part; without one it runs in one pass, `dare_core.fused`,
+which differs by rounding).
 """
 
 from dataclasses import dataclass, fields

@@ -21,6 +21,7 @@ from dare_core.book import (
     run_study,
 )
 from dare_core.chapter_store import COLLECTING
+from dare_core.claims import Basis
 from dare_core.errors import InputError
 from dare_core.runs import RunStore
 from dare_core.studies import STUDIES
@@ -98,7 +99,7 @@ def test_a_notebook_by_hand_has_results_of_its_own() -> None:
     by_hand = config(size=8)
     assert by_hand.label == chapter_parameters("convergence", "smoke", {"size": "8"})["profile"] != "smoke"
     record = ChapterRecord("convergence", by_hand, RunStore())
-    record.judge_on("C1", record.claims["C1"].quantities[0].quantity, None, "generated", "generated log", "none")
+    record.judge_on("C1", "speedup_70", None, Basis("generated", "generated log"), "none")
     content = json.loads(record.write().read_text("utf-8"))
     assert content["config"]["profile"] == content["rows"][0]["profile"] == by_hand.label
 

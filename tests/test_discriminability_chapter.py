@@ -115,7 +115,7 @@ def test_the_chapter_writes_its_record(own_store: Path) -> None:
     asked = {name + suffix for name in (*R1, *R2) for suffix in SUFFIXES.values()}
     assert set(rows) == asked and {r.log for r in rows.values()} == {"generated"}
     assert {name for name, r in rows.items() if r.ours is None} == {n for n in asked if "4e" in n or "din" in n}
-    assert "plain" in rows["mi_dare_minus_twin"].note and "not trained" in rows["mi_twin_minus_din"].note
+    assert "plain" in rows["mi_dare_minus_twin"].note and "not computed" in rows["mi_twin_minus_din"].note
     values = pl.read_csv(config.results_path / "discriminability_values.csv")
     assert set(values["clusters"]) == {2, 10}  # 40 clusters of 90 samples are left out
     assert set(values["log"]) == {"generated", "independent"}
