@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator, model_validator
 
-from dare_core.claims import Basis
+from dare_core.claims import FEWEST_SEEDS, Basis
 from dare_core.errors import InputError
 from dare_core.language import KINDS, Kind, LanguageModelConfig
 from dare_core.language_runs import LanguageStore
@@ -114,13 +114,15 @@ def run(config: Config) -> Result:
 
 
 def judge(record: ChapterRecord, config: Config, text: Text, comparison: Comparison) -> None:
-    """Add P3's two rows; a quantity for which sizes are missing cannot be tested."""
+    """Add P3's two rows; nothing is judged of trainings that ended before their loss was flat."""
     found = comparison.claims()
     basis = Basis(log=text.name, kind=text.kind, fingerprint=text.fingerprint, seeds=config.seeds)
     note = f"sizes {config.sizes}; {comparison.flat} of {len(comparison.runs)} trainings flat before their final decay"
+    unfinished = comparison.flat < len(comparison.runs) and config.seeds >= FEWEST_SEEDS
+    blocked = "the models have not learned: not every loss was flat" if unfinished else ""
     for quantity, sizes in (("gap_small_minus_large", "on both sides of"), ("loss_gap_above_16", "above")):
         reason = note if quantity in found else f"needs sizes {sizes} {LARGE}"
-        record.judge_on("P3", quantity, found.get(quantity), basis, reason)
+        record.judge_on("P3", quantity, found.get(quantity), basis, reason, blocked=blocked)
 
 
 def text_rows(text: Text, stretches: int) -> list[dict[str, Any]]:
