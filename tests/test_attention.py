@@ -464,8 +464,8 @@ def test_attention_learns_the_decay_only_where_there_is_one() -> None:
     (default,) = slope_rows(StudyConfig.checked({}), "generated", 3, 200, store)
     # The intervals themselves are the chapter's: one in twenty leaves 0 out by chance, which a test must not do.
     assert default["met"] == "yes" and default["mean"] < -0.05
-    # Three worlds of 600 users have a standard error of .003, whatever the rounding; the slope to tell from is -.9.
-    assert max(abs(null["mean"]), abs(dip["mean"])) < 0.02
+    for row in (null, dip):  # further from 0 than this, it must not be told from 0; the slope to tell from is -.9
+        assert abs(row["mean"]) < 0.005 or (row["met"] == "yes" and abs(row["mean"]) < 0.02)
 
 
 def test_spacing_dip_by_hand(log: Log) -> None:
@@ -485,7 +485,8 @@ def test_nothing_is_learned_where_nothing_can_be_predicted() -> None:
     """The other one: four models on three small worlds."""
     rows = {r["control"].partition(": ")[2]: r for r in independent_rows(CONTROLS, 3, 100, RunStore(progress=False))}
     for name, row in rows.items():  # see the test above: an interval may miss by chance, its middle not by much
-        assert row["mean"] < 0.12 or row["must"] == "above 0", name  # a standard error of .03, seen up to .09
+        # TWIN's has a standard error of about .1 over three such worlds: above the bound it must not be sure.
+        assert row["mean"] < 0.06 or row["must"] == "above 0" or row["mean, low"] <= 0, name
     assert rows["DARE untrained minus random"]["mean"] > 0.2
     assert abs(rows["TWIN-4E trained minus random"]["mean"]) < 0.05
     assert set(rows) >= {"TWIN-4E trained minus TWIN-4E untrained", "DIN trained minus DIN untrained"}
