@@ -19,41 +19,81 @@ from dare_core.autograd import first_derivative_only
 from dare_core.embeddings import ROLES, Batch, EmbeddingScheme, Role, Sizes
 from dare_core.maps import FieldMaps
 
-FAST = {"reassoc", "contract", "nsz"}
-"""Sums of products in any order, as vector instructions take them."""
+# Inner loops run over the last axis and sums are taken in a fixed order: several numbers are computed at once, and
+# each compilation gives the same ones.
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def gather(items, categories, item_rows, category_rows, out):  # type: ignore[no-untyped-def]
-    """Rows (M, D) of one history's ids side by side: item, category; what follows in `out` is left as it is."""
-    first, second = items.shape[1], categories.shape[1]
-    for m in range(len(item_rows)):
-        item, category = item_rows[m], category_rows[m]
-        for k in range(first):
-            out[m, k] = items[item, k]
-        for k in range(second):
-            out[m, first + k] = categories[category, k]
+@numba.njit(cache=True)
+def read(leaves, ids, rows):  # type: ignore[no-untyped-def]
+    """Fill `rows` (M, D) with those of ids (M,) of the first fields side by side, as many fields as `ids` has."""
+    start = 0
+    for field in range(len(ids)):
+        leaf = leaves[field]
+        for m in range(len(rows)):
+            row = ids[field][m]
+            for k in range(leaf.shape[1]):
+                rows[m, start + k] = leaf[row, k]
+        start += leaf.shape[1]
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def scatter(gradient, item_rows, category_rows, items, categories):  # type: ignore[no-untyped-def]
-    """Add the gradients (M, D) of `gather` to those of its leaves."""
-    first, second = items.shape[1], categories.shape[1]
-    for m in range(len(item_rows)):
-        item, category = item_rows[m], category_rows[m]
-        for k in range(first):
-            items[item, k] += gradient[m, k]
-        for k in range(second):
-            categories[category, k] += gradient[m, first + k]
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def positions(leaf, first, out):  # type: ignore[no-untyped-def]
-    """Fill the last columns of `out` (N, D) with the rows of positions N, N - 1, ..., 1; the leaf begins at `first`."""
-    start = out.shape[1] - leaf.shape[1]
-    for n in range(len(out)):
+@numba.njit(cache=True)
+def read_places(leaf, places, rows):  # type: ignore[no-untyped-def]
+    """Fill the last columns of `rows` (M, D) with the rows `places` (M,) of the position table."""
+    start = rows.shape[1] - leaf.shape[1]
+    for m in range(len(rows)):
         for k in range(leaf.shape[1]):
-            out[n, start + k] = leaf[len(out) - n - first, k]
+            rows[m, start + k] = leaf[places[m], k]
+
+
+@numba.njit(cache=True)
+def add(leaves, ids, gradient):  # type: ignore[no-untyped-def]
+    """Add the gradients (M, D) of rows to those of the leaves, field by field."""
+    start = 0
+    for field in range(len(ids)):
+        leaf = leaves[field]
+        for m in range(len(gradient)):
+            row = ids[field][m]
+            for k in range(leaf.shape[1]):
+                leaf[row, k] += gradient[m, start + k]
+        start += leaf.shape[1]
+
+
+@numba.njit(cache=True)
+def products(rows, columns, out):  # type: ignore[no-untyped-def]
+    """out (C, N) = rows (C, D) times columns (D, N)."""
+    out[:] = 0
+    for d in range(len(columns)):
+        for c in range(len(rows)):
+            factor = rows[c, d]
+            for n in range(columns.shape[1]):
+                out[c, n] += factor * columns[d, n]
+
+
+@numba.njit(cache=True)
+def sums(weights, rows, out):  # type: ignore[no-untyped-def]
+    """out (C, D) = weights (C, N) times rows (N, D)."""
+    fours = len(rows) // 4 * 4
+    out[:] = 0
+    for c in range(len(out)):
+        for n in range(0, fours, 4):
+            w0, w1, w2, w3 = weights[c, n], weights[c, n + 1], weights[c, n + 2], weights[c, n + 3]
+            for d in range(rows.shape[1]):
+                out[c, d] += w0 * rows[n, d] + w1 * rows[n + 1, d] + w2 * rows[n + 2, d] + w3 * rows[n + 3, d]
+        for n in range(fours, len(rows)):
+            for d in range(rows.shape[1]):
+                out[c, d] += weights[c, n] * rows[n, d]
+
+
+@numba.njit(cache=True)
+def outer(weights, rows, out):  # type: ignore[no-untyped-def]
+    """out (N, D) = the transposed weights (C, N) times rows (C, D)."""
+    out[:] = 0
+    for n in range(len(out)):
+        for c in range(len(rows)):
+            weight = weights[c, n]
+            if weight != 0:  # most are not retrieved
+                for d in range(rows.shape[1]):
+                    out[n, d] += weight * rows[c, d]
 
 
 @numba.njit(cache=True)
@@ -75,136 +115,88 @@ def find_best(scores, valid, best):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def softmax(scores, keep, weights):  # type: ignore[no-untyped-def]
-    """weights (N,) = softmax of the kept scores; zero elsewhere."""
-    most = -np.inf
+@numba.njit(cache=True)
+def softmaxes(scores, valid, best, main, whole):  # type: ignore[no-untyped-def]
+    """Softmax over the retrieved columns `best`, the first of which is the highest, and over all valid ones; (N,)."""
+    total, total_whole = scores.dtype.type(0), scores.dtype.type(0)
     for n in range(len(scores)):
-        if keep[n] and scores[n] > most:
-            most = scores[n]
-    highest, total = scores.dtype.type(most), scores.dtype.type(0)
+        if valid[n]:
+            whole[n] = np.exp(scores[n] - scores[best[0]])
+            total_whole += whole[n]
+    for n in best:
+        total += whole[n]
+    for n in best:
+        main[n] = whole[n] / total
     for n in range(len(scores)):
-        if keep[n]:
-            weights[n] = np.exp(scores[n] - highest)
-            total += weights[n]
-    if total > 0:
-        for n in range(len(scores)):
-            weights[n] /= total
+        whole[n] /= total_whole
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def softmax_of(scores, columns, weights):  # type: ignore[no-untyped-def]
-    """weights (N,) = softmax of the scores in some columns, the first of which is the highest."""
-    total = scores.dtype.type(0)
-    for column in columns:
-        weights[column] = np.exp(scores[column] - scores[columns[0]])
-        total += weights[column]
-    for column in columns:
-        weights[column] /= total
+@numba.njit(cache=True)
+def add_softmax_gradient(weights, slopes, of_scores):  # type: ignore[no-untyped-def]
+    """Add the gradients of scores (N,) from those of their softmax."""
+    total = slopes.dtype.type(0)
+    for n in range(len(weights)):
+        total += slopes[n] * weights[n]
+    for n in range(len(weights)):
+        of_scores[n] += weights[n] * (slopes[n] - total)
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def forward(leaves, ids, position, firsts, scale, valid, best, counts, keep, scores, main, whole, v, pooled):  # type: ignore[no-untyped-def]
-    """Scores, weights of the retrieved and of the whole history (H, C, N); targets v (H, C, W); histories pooled by
-    both sets of weights, one after the other (H, 2 C, W); the retrieved columns `best` (H, C, K), of which `counts`
-    (H, C) are filled, and their mask `keep` (H, C, N). `leaves`, `ids`: by role, in the order of `ROLES`."""
+@numba.njit(cache=True)
+def forward(leaves, ids, places, scale, valid, top_k, keep, scores, weights, v, pooled):  # type: ignore[no-untyped-def]
+    """Scores (H, C, N); the mask of the retrieved (H, C, N); weights of the retrieved, then of the whole history
+    (H, 2 C, N); targets v (H, C, W); histories pooled by both sets of weights (H, 2 C, W). `leaves`, `ids`, `places`:
+    by role, in the order of `ROLES`."""
     histories, candidates, length = scores.shape
-    q, k = np.empty((candidates, len(scale)), scores.dtype), np.empty((length, len(scale)), scores.dtype)
-    r = np.empty((length, v.shape[2]), scores.dtype)
-    if position:
-        positions(leaves[1][2], firsts[1], k)
-        positions(leaves[3][2], firsts[3], r)
-        v[:, :, v.shape[2] - leaves[2][2].shape[1] :] = leaves[2][2][0]
+    q, k = np.empty((candidates, len(scale)), v.dtype), np.empty((len(scale), length), v.dtype)
+    r, best = np.empty((length, v.shape[2]), v.dtype), np.empty(min(top_k, length), np.int64)
+    read_places(leaves[1][2], places[1], k.T)
+    read_places(leaves[3][2], places[3], r)
     for h in range(histories):
-        gather(leaves[0][0], leaves[0][1], ids[0][0][h], ids[0][1][h], q)
-        if position:
-            q[:, q.shape[1] - leaves[0][2].shape[1] :] = leaves[0][2][0]
+        read(leaves[0], (ids[0][0][h], ids[0][1][h]), q)
+        read_places(leaves[0][2], places[0], q)
         q *= scale
-        gather(leaves[1][0], leaves[1][1], ids[1][0][h], ids[1][1][h], k)
-        gather(leaves[2][0], leaves[2][1], ids[2][0][h], ids[2][1][h], v[h])
-        gather(leaves[3][0], leaves[3][1], ids[3][0][h], ids[3][1][h], r)
+        read(leaves[1], (ids[1][0][h], ids[1][1][h]), k.T)
+        read(leaves[2], (ids[2][0][h], ids[2][1][h]), v[h])
+        read_places(leaves[2][2], places[2], v[h])
+        read(leaves[3], (ids[3][0][h], ids[3][1][h]), r)
+        products(q, k, scores[h])
         for c in range(candidates):
-            for n in range(length):
-                total = scores.dtype.type(0)
-                for d in range(len(scale)):
-                    total += q[c, d] * k[n, d]
-                scores[h, c, n] = total
-            counts[h, c] = find_best(scores[h, c], valid[h], best[h, c])
-            softmax(scores[h, c], valid[h], whole[h, c])
-            if counts[h, c]:
-                softmax_of(scores[h, c], best[h, c, : counts[h, c]], main[h, c])
-            for i in range(counts[h, c]):
-                n = best[h, c, i]
-                weight = main[h, c, n]
+            found = find_best(scores[h, c], valid[h], best)
+            for n in best[:found]:
                 keep[h, c, n] = True
-                for d in range(r.shape[1]):
-                    pooled[h, c, d] += weight * r[n, d]
-            for n in range(length):
-                weight = whole[h, c, n]
-                for d in range(r.shape[1]):
-                    pooled[h, candidates + c, d] += weight * r[n, d]
+            if found:
+                softmaxes(scores[h, c], valid[h], best[:found], weights[h, c], weights[h, candidates + c])
+        sums(weights[h], r, pooled[h])
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def backward(leaves, ids, position, firsts, scale, best, counts, main, whole, of_v, of_pooled, totals):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True)
+def backward(leaves, ids, places, scale, weights, of_v, of_pooled, totals):  # type: ignore[no-untyped-def]
     """Add the gradients of the leaves to `totals`, by role, from those of v and of the pooled histories."""
-    histories, candidates, length = main.shape
-    q, k = np.empty((candidates, len(scale)), main.dtype), np.empty((length, len(scale)), main.dtype)
-    r = np.empty((length, of_v.shape[2]), main.dtype)
-    of_scores, slopes = np.empty(length, main.dtype), np.empty(best.shape[2], main.dtype)
-    of_q, of_k, of_r = np.empty_like(q), np.empty_like(k), np.empty_like(r)
-    if position:
-        positions(leaves[1][2], firsts[1], k)
-        positions(leaves[3][2], firsts[3], r)
+    candidates, (histories, both, length), width = of_v.shape[1], weights.shape, of_v.shape[2]
+    q, k = np.empty((candidates, len(scale)), of_v.dtype), np.empty((length, len(scale)), of_v.dtype)
+    r, slopes = np.empty((width, length), of_v.dtype), np.empty((both, length), of_v.dtype)
+    of_q, of_k, of_r = np.empty_like(q), np.empty_like(k), np.empty((length, width), of_v.dtype)
+    of_scores = np.empty((candidates, length), of_v.dtype)
+    read_places(leaves[1][2], places[1], k)
+    read_places(leaves[3][2], places[3], r.T)
     for h in range(histories):
-        gather(leaves[0][0], leaves[0][1], ids[0][0][h], ids[0][1][h], q)
-        if position:
-            q[:, q.shape[1] - leaves[0][2].shape[1] :] = leaves[0][2][0]
+        read(leaves[0], (ids[0][0][h], ids[0][1][h]), q)
+        read_places(leaves[0][2], places[0], q)
         q *= scale
-        gather(leaves[1][0], leaves[1][1], ids[1][0][h], ids[1][1][h], k)
-        gather(leaves[3][0], leaves[3][1], ids[3][0][h], ids[3][1][h], r)
-        of_q[:], of_k[:], of_r[:] = 0, 0, 0
-        for c in range(candidates):
-            total = main.dtype.type(0)
-            for n in range(length):
-                weight = whole[h, c, n]
-                slope = main.dtype.type(0)
-                for d in range(r.shape[1]):
-                    slope += of_pooled[h, candidates + c, d] * r[n, d]
-                for d in range(r.shape[1]):
-                    of_r[n, d] += weight * of_pooled[h, candidates + c, d]
-                of_scores[n] = slope
-                total += slope * weight
-            for n in range(length):
-                of_scores[n] = whole[h, c, n] * (of_scores[n] - total)
-            total = main.dtype.type(0)
-            for i in range(counts[h, c]):
-                n = best[h, c, i]
-                slopes[i] = 0
-                for d in range(r.shape[1]):
-                    slopes[i] += of_pooled[h, c, d] * r[n, d]
-                for d in range(r.shape[1]):
-                    of_r[n, d] += main[h, c, n] * of_pooled[h, c, d]
-                total += slopes[i] * main[h, c, n]
-            for i in range(counts[h, c]):
-                n = best[h, c, i]
-                of_scores[n] += main[h, c, n] * (slopes[i] - total)
-            for n in range(length):
-                for d in range(len(scale)):
-                    of_k[n, d] += of_scores[n] * q[c, d]
-            for n in range(length):
-                for d in range(len(scale)):
-                    of_q[c, d] += of_scores[n] * k[n, d]
+        read(leaves[1], (ids[1][0][h], ids[1][1][h]), k)
+        read(leaves[3], (ids[3][0][h], ids[3][1][h]), r.T)
+        products(of_pooled[h], r, slopes)
+        of_scores[:] = 0
+        for c in range(both):
+            add_softmax_gradient(weights[h, c], slopes[c], of_scores[c % candidates])
+        outer(weights[h], of_pooled[h], of_r)
+        outer(of_scores, q, of_k)
+        sums(of_scores, k, of_q)
         of_q *= scale
-        for role, gradient in ((0, of_q), (1, of_k), (2, of_v[h]), (3, of_r)):
-            scatter(gradient, ids[role][0][h], ids[role][1][h], totals[role][0], totals[role][1])
-            if position:
-                total_rows = totals[role][2]
-                start = gradient.shape[1] - total_rows.shape[1]
-                for n in range(len(gradient)):
-                    row = len(gradient) - n - firsts[role] if role % 2 else 0
-                    for d in range(total_rows.shape[1]):
-                        total_rows[row, d] += gradient[n, start + d]
+        add(totals[0], (ids[0][0][h], ids[0][1][h], places[0]), of_q)
+        add(totals[1], (ids[1][0][h], ids[1][1][h], places[1]), of_k)
+        add(totals[2], (ids[2][0][h], ids[2][1][h], places[2]), of_v[h])
+        add(totals[3], (ids[3][0][h], ids[3][1][h], places[3]), of_r)
 
 
 @dataclass
@@ -213,11 +205,16 @@ class Plan:
 
     roles: list[list[int]]  # of each role, by field: which leaf
     ids: tuple[tuple[np.ndarray, ...], ...]  # of each role: items, categories
-    position: bool
-    firsts: tuple[int, ...]  # of each role, the first position that its leaf holds
+    places: tuple[np.ndarray, ...]  # of each role: rows of its leaf of positions
     scale: np.ndarray  # (D,) of each number of the attention vectors
     valid: np.ndarray
     top_k: int
+
+
+def three(arrays: list[np.ndarray], role: list[int]) -> tuple[np.ndarray, ...]:
+    """The leaves of a role: item, category, position; without positions, these have no columns."""
+    leaves = tuple(arrays[at] for at in role)
+    return leaves if len(leaves) == 3 else (*leaves, np.empty((1, 0), arrays[0].dtype))
 
 
 class _Fused(torch.autograd.Function):
@@ -226,27 +223,24 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *leaves: Tensor) -> tuple[Tensor, ...]:
         arrays = [leaf.detach().numpy() for leaf in leaves]
-        by_role = tuple(tuple(arrays[at] for at in role) for role in plan.roles)
-        shape = (*plan.ids[0][0].shape, plan.valid.shape[1])  # (H, C, N)
-        width = sum(leaf.shape[1] for leaf in by_role[2])
-        kind = arrays[0].dtype
-        scores, main, whole = np.empty(shape, kind), np.zeros(shape, kind), np.zeros(shape, kind)
-        best, counts = np.empty((*shape[:2], min(plan.top_k, shape[2])), np.int64), np.empty(shape[:2], np.int64)
-        v, pooled = np.empty((*shape[:2], width), kind), np.zeros((shape[0], 2 * shape[1], width), kind)
-        fixed = (by_role, plan.ids, plan.position, plan.firsts, plan.scale)
-        keep = np.zeros(shape, bool)
-        forward(*fixed, plan.valid, best, counts, keep, scores, main, whole, v, pooled)
-        ctx.plan, ctx.arrays, ctx.found = plan, arrays, (*fixed, best, counts, main, whole)
-        beside = [torch.from_numpy(array) for array in (scores, main, keep)]
+        by_role = tuple(three(arrays, role) for role in plan.roles)
+        histories, candidates, length = *plan.ids[0][0].shape, plan.valid.shape[1]
+        width, kind = sum(leaf.shape[1] for leaf in by_role[2]), arrays[0].dtype
+        keep, scores = np.zeros((histories, candidates, length), bool), np.empty((histories, candidates, length), kind)
+        weights = np.zeros((histories, 2 * candidates, length), kind)
+        v, pooled = np.empty((histories, candidates, width), kind), np.zeros((histories, 2 * candidates, width), kind)
+        given = (by_role, plan.ids, plan.places, plan.scale)
+        forward(*given, plan.valid, plan.top_k, keep, scores, weights, v, pooled)
+        ctx.plan, ctx.arrays, ctx.found = plan, arrays, (*given, weights)
+        beside = [torch.from_numpy(array) for array in (scores, weights[:, :candidates], keep)]
         ctx.mark_non_differentiable(*beside)
         return torch.from_numpy(v), torch.from_numpy(pooled), *beside
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, of_v: Tensor, of_pooled: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        plan = ctx.plan
         totals = [np.zeros_like(array) for array in ctx.arrays]
-        by_role = tuple(tuple(totals[at] for at in role) for role in plan.roles)
+        by_role = tuple(three(totals, role) for role in ctx.plan.roles)
         given = (gradient.contiguous().numpy() for gradient in (of_v, of_pooled))
         backward(*ctx.found, *given, by_role)  # type: ignore[call-arg]
         return None, *(torch.from_numpy(total) for total in totals)
@@ -283,7 +277,7 @@ def fused(
     numbers: dict[tuple[str, str, str], int] = {}
     roles: list[list[int]] = []
     ids: list[tuple[np.ndarray, ...]] = []
-    firsts: list[int] = []
+    places: list[np.ndarray] = []
     for role in ROLES:
         tables, side = embeddings.tables(role), role[1]
         own = []
@@ -294,12 +288,14 @@ def fused(
                 leaves.append(mapped_leaf(embeddings, role, field))
             own.append(numbers[key])
         roles.append(own)
-        read = tables.ids(batch, side) | {field: excerpt.ranks[side] for field, excerpt in tables.excerpts.items()}
-        firsts.append(int(tables.excerpts["position"].rows[0]) if "position" in tables.excerpts else 0)
-        ids.append((read["item"].numpy(), read["category"].numpy()))
+        found = tables.ids(batch, side) | {field: excerpt.ranks[side] for field, excerpt in tables.excerpts.items()}
+        ids.append((found["item"].numpy(), found["category"].numpy()))
+        place = np.empty(ids[-1][0].shape[1], ids[-1][0].dtype)
+        place[:] = found["position"].numpy()
+        places.append(place)
     sizes = {field: leaves[at].shape[1] for field, at in zip(embeddings.fields, roles[0], strict=True)}
     factors = scales(sizes)
     scale = np.repeat([factors[field] for field in sizes], list(sizes.values()))
     scale = scale.astype(leaves[0].detach().numpy().dtype)
-    plan = Plan(roles, tuple(ids), "position" in embeddings.fields, tuple(firsts), scale, batch.valid.numpy(), top_k)
+    plan = Plan(roles, tuple(ids), tuple(places), scale, batch.valid.numpy(), top_k)
     return _Fused.apply(plan, *leaves)  # type: ignore[no-any-return]
