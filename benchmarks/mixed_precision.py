@@ -10,13 +10,14 @@ same initial weights on the same samples. With `--device cuda` on a GPU. The res
 import argparse
 from pathlib import Path
 
-from dare_core.benchmarking import figure_line, write_figures
+from common import figure_line, write_figures
+
 from dare_core.book import chapter_parameters
-from dare_core.metrics import auc
-from dare_core.models import build_model
-from dare_core.runs import RunStore, counts_of
+from dare_core.evaluation.metrics import auc
+from dare_core.models.build import build_model
 from dare_core.studies.common import Experiment, StudyConfig, resolve_log
-from dare_core.training import train
+from dare_core.training.loop import train
+from dare_core.training.runs import RunStore, counts_of
 
 OUT = Path(__file__).parent / "results" / "mixed_precision.json"
 PRECISIONS = ("float32", "bfloat16")
