@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import figure_line, write_figures
 
-from dare_core.benchmarking import figure_line, write_figures
+from dare_core.data.samples import Clicks, Samples
 from dare_core.data.world import WorldConfig
-from dare_core.discriminability import CLUSTERS, cluster, discriminability
-from dare_core.gains import GainRule
-from dare_core.intervals import user_groups
-from dare_core.relevance import relevance_counts
-from dare_core.retrieval import mean_ndcg, retrieve_by_rule
-from dare_core.samples import Clicks, Samples
+from dare_core.evaluation.discriminability import CLUSTERS, cluster, discriminability
+from dare_core.evaluation.gains import GainRule
+from dare_core.evaluation.intervals import user_groups
+from dare_core.evaluation.relevance import relevance_counts
+from dare_core.evaluation.retrieval import mean_ndcg, retrieve_by_rule
 
 OUT = Path(__file__).parent / "results" / "analyses.json"
 USERS, TARGETS, CANDIDATES, CATEGORIES, ITEMS, LENGTH, HISTORY = 86_000, 19, 3, 9_407, 4_068_790, 300, 200

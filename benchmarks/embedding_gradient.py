@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import torch
+from common import figure_line, write_figures
 from torch.nn import functional
 
-from dare_core.benchmarking import figure_line, write_figures
-from dare_core.lookup import lookup
+from dare_core.models.kernels.lookup import lookup
 
 OUT = Path(__file__).parent / "results" / "embedding_gradient.json"
 HISTORIES, LENGTH, SIZE, ROUNDS = 171, 200, 16, 15

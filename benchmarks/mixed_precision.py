@@ -10,13 +10,15 @@ same initial weights on the same samples. With `--device cuda` on a GPU. The res
 import argparse
 from pathlib import Path
 
-from dare_core.benchmarking import figure_line, write_figures
+from common import figure_line, write_figures
+
 from dare_core.book import chapter_parameters
-from dare_core.metrics import auc
-from dare_core.models import build_model
-from dare_core.runs import RunStore, counts_of
-from dare_core.studies.common import Experiment, StudyConfig, resolve_log
-from dare_core.training import train
+from dare_core.evaluation.metrics import auc
+from dare_core.models.build import build_model
+from dare_core.studies.common import StudyConfig
+from dare_core.studies.experiment import Experiment
+from dare_core.training.loop import train
+from dare_core.training.runs import RunStore, counts_of
 
 OUT = Path(__file__).parent / "results" / "mixed_precision.json"
 PRECISIONS = ("float32", "bfloat16")
@@ -33,13 +35,13 @@ def main() -> None:
     store = RunStore()
     figures = []
     for name in config.log_names:
-        experiment = Experiment(config, name, resolve_log(config, name, store), store)
+        experiment = Experiment(config, name, store)
         found: dict[str, dict[str, list[float]]] = {p: {"AUC": [], "speed": []} for p in PRECISIONS}
         for seed in range(1, options.seeds + 1):
             for precision in PRECISIONS:
                 run_config = experiment.run_config("DARE", seed, precision=precision)
                 splits = store.samples(run_config)
-                counts = counts_of(experiment.log, run_config.samples)
+                counts = counts_of(experiment.log_of(seed), run_config.samples)
                 trained = train(
                     run_config,
                     splits,

@@ -29,7 +29,7 @@ OURS = """
 import json, sys, time
 from dare_core.config import SampleConfig
 from dare_core.data.logs import prepare
-from dare_core.samples import make_samples
+from dare_core.data.samples import make_samples
 
 start = time.perf_counter()
 log = prepare("taobao", sys.argv[1], name="measured")
@@ -151,7 +151,7 @@ def main() -> None:
             write_taobao(shared, options.official_rows)
             found |= paired_figures(shared, folder, options.official.resolve(), options.rounds)
 
-    from dare_core.benchmarking import figure_line, write_figures  # imports torch
+    from common import figure_line, write_figures
 
     figures = [figure_line(name, values) for name, values in found.items()]
     for line in figures:

@@ -11,8 +11,9 @@ import argparse
 import statistics
 from pathlib import Path
 
-from dare_core.benchmarking import figure_line, write_figures
-from dare_core.search_time import measure
+from common import figure_line, write_figures
+
+from dare_core.evaluation.search_time import measure
 
 OUT = Path(__file__).parent / "results" / "search_stage.json"
 

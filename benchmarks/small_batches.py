@@ -17,13 +17,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dare_core.benchmarking import figure_line, write_figures
 from dare_core.config import ModelConfig, RunConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import load
-from dare_core.models import build_model
-from dare_core.runs import counts_of
-from dare_core.samples import Samples, make_samples
-from dare_core.training import train
+
+try:
+    from dare_core.data.samples import Samples, make_samples
+    from dare_core.models.build import build_model
+    from dare_core.training.loop import train
+    from dare_core.training.runs import counts_of
+except ModuleNotFoundError:  # an older version, whose modules lay in one folder
+    from dare_core.runs import counts_of
+    from dare_core.samples import Samples, make_samples
+
+    from dare_core.models import build_model
+    from dare_core.training import train
 
 OUT = Path(__file__).parent / "results" / "small_batches.json"
 MODELS = "DARE,TWIN,DIN,TWIN-4E,TWIN (w/ proj.),SDIM"
@@ -83,6 +90,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         return serve()
+    from common import figure_line, write_figures  # of the present version alone
+
     versions = {"now": start(Path(__file__).resolve().parents[1])}
     if options.before:
         versions["before"] = start(options.before.resolve())

@@ -22,20 +22,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import figure_line, write_figures
 
-from dare_core.benchmarking import figure_line, write_figures
 from dare_core.config import ModelConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import Card, Log, load
-from dare_core.embeddings import Counts
+from dare_core.data.samples import Samples, make_samples
 from dare_core.errors import InputError
-from dare_core.models import build_model
-from dare_core.official_config import published_arguments
-from dare_core.official_samples import training_tables, write_rows
-from dare_core.optimizers import Steps
-from dare_core.runs import counts_of
-from dare_core.samples import Samples, make_samples
+from dare_core.models.build import build_model
+from dare_core.models.embeddings import Counts
+from dare_core.published.config import published_arguments
+from dare_core.published.samples import training_tables, write_rows
 from dare_core.schedule import running_on
-from dare_core.training import batches
+from dare_core.training.loop import batches
+from dare_core.training.optimizers import Steps
+from dare_core.training.runs import counts_of
 
 OUT = Path(__file__).parent / "results" / "taobao_training.json"
 ITEMS, CATEGORIES = 4_068_790, 9_407

@@ -11,13 +11,14 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from dare_core.benchmarking import figure_line, write_figures
+from common import figure_line, write_figures
+
 from dare_core.config import ModelConfig, RunConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import load
-from dare_core.models import build_model
-from dare_core.runs import counts_of
-from dare_core.samples import Samples, make_samples
-from dare_core.training import train
+from dare_core.data.samples import Samples, make_samples
+from dare_core.models.build import build_model
+from dare_core.training.loop import train
+from dare_core.training.runs import counts_of
 
 OUT = Path(__file__).parent / "results" / "training_speed.json"
 

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from dare_core.studies.stored import keep
+from dare_core.report.stored import keep
 
 
 def main() -> None:

@@ -29,13 +29,13 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from dare_core.chapter_store import COLLECTING, chapter_key, recall, remember
-from dare_core.claims import project_root, results_folder, write_ledger
 from dare_core.errors import InputError
-from dare_core.files import store_root
+from dare_core.files import project_root, store_root
+from dare_core.report.claims import results_folder, write_ledger
+from dare_core.report.record import LABELS, ChapterConfig, label_of
+from dare_core.report.stored import write_stored_tables
 from dare_core.schedule import run_in_order
 from dare_core.studies import STUDIES
-from dare_core.studies.chapter import LABELS, ChapterConfig, label_of
-from dare_core.studies.stored import write_stored_tables
 
 LANDING = "landing"
 MATHJAX = "tex-svg-full.js"  # named in _config.yml too

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dare_core.claims import project_root
 from dare_core.data.logs import COMPLETE_JOURNEY, available, load
 from dare_core.files import (
     atomic_folder,
     canonical_json,
     locked,
+    project_root,
     remove_folder,
     sha256_of,
     short_hash,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dare_core.data.reading import OnBadRows
 from dare_core.errors import InputError
-from dare_core.official_commands import official_app
+from dare_core.published.cli import official_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -133,7 +133,7 @@ def data_list() -> None:
     """
     from dare_core.data.logs import available
     from dare_core.files import store_root
-    from dare_core.present import table
+    from dare_core.report.show import table
 
     rows = [
         {"log": c.name, "kind": c.kind, "clicks": c.rows_kept, "users": c.users, "items": c.items} for c in available()
@@ -180,10 +180,10 @@ def train(
 
     Example: dare train --log complete_journey --model TWIN --seed 2 -p size=32 -p epochs=1
     """
-    from dare_core.metrics import auc, logloss
-    from dare_core.runs import RunStore
+    from dare_core.evaluation.metrics import auc, logloss
     from dare_core.studies.common import StudyConfig
     from dare_core.studies.experiment import Experiment
+    from dare_core.training.runs import RunStore
 
     config = StudyConfig.checked({"logs": log, **parameters(parameter)})
     store = RunStore(device=device, threads=threads)
@@ -245,8 +245,8 @@ def claims(
     Example: dare claims --profile standard --json
     """
     from dare_core.book import labels, read_plan
-    from dare_core.claims import ledger, ledger_table, results_folder
-    from dare_core.present import table
+    from dare_core.report.claims import ledger, ledger_table, results_folder
+    from dare_core.report.show import table
 
     if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
         own = "".join(f", {label}" for label in labels() if "+" in label)
@@ -264,8 +264,8 @@ def runs_list() -> None:
 
     Example: dare runs list
     """
-    from dare_core.present import table
-    from dare_core.runs import runs_and_damaged, runs_root
+    from dare_core.report.show import table
+    from dare_core.training.runs import runs_and_damaged, runs_root
 
     runs, damaged = runs_and_damaged()
     rows = [
@@ -292,7 +292,7 @@ def runs_show(key: Annotated[str, typer.Argument(help="the run's key, or the sta
 
     Example: dare runs show 3fa9
     """
-    from dare_core.runs import find_run, read_run
+    from dare_core.training.runs import find_run, read_run
 
     run = read_run(find_run(key))
     say((run.folder / "run.json").read_text("utf-8").rstrip())
@@ -304,7 +304,7 @@ def runs_remove(key: Annotated[str, typer.Argument(help="the run's key, or the s
 
     Example: dare runs remove 3fa9
     """
-    from dare_core.runs import remove_run
+    from dare_core.training.runs import remove_run
 
     say(f"Removed {remove_run(key)}.")
 

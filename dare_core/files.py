@@ -17,6 +17,11 @@ HELD = ("logs", "runs", "language", "book")
 """Folders of a store, by which it is told from a folder that happens to be named so."""
 
 
+def project_root() -> Path:
+    """The folder that holds `book/` and `notebooks/`: the package's parent, in a clone."""
+    return Path(__file__).resolve().parent.parent
+
+
 def store_root() -> Path:
     """Folder of prepared logs, runs and built books: `DARE_STORE`, or `store` in a folder of the project.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from dare_core.claims import results_folder, write_ledger
+from dare_core.report.claims import results_folder, write_ledger
 from dare_core.studies import STUDIES
 
 FOLDER = Path(__file__).parent

@@ -8,7 +8,7 @@ import torch
 
 from dare_core.config import SampleConfig
 from dare_core.data.logs import Card, Log
-from dare_core.embeddings import Batch
+from dare_core.data.samples import Batch
 
 torch.set_num_threads(1)  # small models: threads cost more than they give
 

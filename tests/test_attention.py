@@ -13,7 +13,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import mutual_info_score, ndcg_score
 from sklearn.metrics.cluster import expected_mutual_information
 
-from dare_core.attention_maps import (
+from dare_core.config import ModelConfig, SampleConfig
+from dare_core.data.logs import Log, store_log
+from dare_core.data.samples import Samples, make_samples
+from dare_core.errors import InputError
+from dare_core.evaluation.attention_maps import (
     divergence,
     learned_attention,
     mean_items,
@@ -21,15 +25,10 @@ from dare_core.attention_maps import (
     rank_correlation,
     symmetry,
 )
-from dare_core.claims import LedgerRow, load_claims
-from dare_core.config import ModelConfig, SampleConfig
-from dare_core.data.logs import Log, store_log
-from dare_core.errors import InputError
-from dare_core.gains import Cells, GainRule, cells, expected_information, information_gains
-from dare_core.intervals import wilson
-from dare_core.models import ClickModel, build_model
-from dare_core.relevance import relevance_counts
-from dare_core.retrieval import (
+from dare_core.evaluation.gains import Cells, GainRule, cells, expected_information, information_gains
+from dare_core.evaluation.intervals import wilson
+from dare_core.evaluation.relevance import relevance_counts
+from dare_core.evaluation.retrieval import (
     RULES,
     candidate_ndcg,
     jaccard,
@@ -42,8 +41,8 @@ from dare_core.retrieval import (
     same_category_counts,
     search,
 )
-from dare_core.runs import RunStore, counts_of
-from dare_core.samples import Samples, make_samples
+from dare_core.models.build import ClickModel, build_model
+from dare_core.report.claims import LedgerRow, load_claims
 from dare_core.studies import attention, attention_figures
 from dare_core.studies.attention_controls import (
     above_zero,
@@ -66,6 +65,7 @@ from dare_core.studies.attention_view import (
 )
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment
+from dare_core.training.runs import RunStore, counts_of
 from tests.conftest import make_log
 
 SMALL = SampleConfig(history=20, targets=4, spacing=3, shortest_user=25, negatives=2)

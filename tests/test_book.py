@@ -21,11 +21,11 @@ from dare_core.book import (
     run_study,
 )
 from dare_core.chapter_store import COLLECTING
-from dare_core.claims import Basis
 from dare_core.errors import InputError
-from dare_core.runs import RunStore
+from dare_core.report.claims import Basis
+from dare_core.report.record import ChapterRecord
 from dare_core.studies import STUDIES
-from dare_core.studies.chapter import ChapterRecord
+from dare_core.training.runs import RunStore
 
 
 def test_pages_that_load_from_the_network_are_found(tmp_path: Path) -> None:

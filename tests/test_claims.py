@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dare_core import claims as module
-from dare_core.claims import (
+from dare_core.evaluation.intervals import Interval, interval, ratio_interval
+from dare_core.files import write_json
+from dare_core.report import claims as module
+from dare_core.report.claims import (
     Basis,
     LedgerRow,
     Quantity,
@@ -21,8 +23,6 @@ from dare_core.claims import (
     verdict_line,
     write_ledger,
 )
-from dare_core.files import write_json
-from dare_core.intervals import Interval, interval, ratio_interval
 
 NEEDING = "P1 P2 O1 O2 O3 O4 O5 A2 A3 A4 R1 R2 C1 E1 D1 D2"
 IDS = f"G1 G2 P3 S1 A1 T1 {NEEDING}".split()

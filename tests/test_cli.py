@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dare_core import cli
-from dare_core.runs import read_run
+from dare_core.training.runs import read_run
 
 
 def dare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log
 
-from dare_core import devices
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.devices import COPIES, check_memory, memory_needed, saved_bytes, usable_device
-from dare_core.embeddings import Counts
+from dare_core.data.samples import Samples, make_samples
 from dare_core.errors import InputError
-from dare_core.models import MODELS, ClickModel, build_model
-from dare_core.runs import counts_of, run_key
-from dare_core.samples import Samples, make_samples
-from dare_core.training import Trained, train
+from dare_core.models.build import MODELS, ClickModel, build_model
+from dare_core.models.embeddings import Counts
+from dare_core.training import devices
+from dare_core.training.devices import COPIES, check_memory, memory_needed, saved_bytes, usable_device
+from dare_core.training.loop import Trained, train
+from dare_core.training.runs import counts_of, run_key
 
 
 def trained(model: str = "DARE", row_wise: bool | None = None, double: bool = False, **training: object) -> Trained:
@@ -92,7 +92,7 @@ def test_taobao_at_size_128_fits_a_card_of_24_gb() -> None:
     log = make_log()
     splits = make_samples(log, SMALL_SAMPLES, 1)
     with torch.device("meta"):
-        from dare_core.models import compose
+        from dare_core.models.build import compose
 
         model = compose(ModelConfig(size=128), Counts(4_068_790, 9_407, 20), TrainingConfig())
     needed = memory_needed(model, splits, 50)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, normalized_mutual_info_score
 
-from dare_core.click_model import join
 from dare_core.config import ModelConfig
-from dare_core.discriminability import (
+from dare_core.data.samples import make_samples
+from dare_core.errors import InputError
+from dare_core.evaluation.discriminability import (
     Discriminability,
     cluster,
     discriminability,
@@ -17,12 +18,11 @@ from dare_core.discriminability import (
     representations,
     usable,
 )
-from dare_core.errors import InputError
-from dare_core.intervals import interval, user_groups
-from dare_core.models import build_model
-from dare_core.runs import counts_of
-from dare_core.samples import make_samples
+from dare_core.evaluation.intervals import interval, user_groups
+from dare_core.models.build import build_model
+from dare_core.models.click_model import join
 from dare_core.studies.discriminability import at_every, mean
+from dare_core.training.runs import counts_of
 from tests.conftest import SMALL_SAMPLES, make_log
 
 RNG = np.random.default_rng(7)
@@ -97,7 +97,9 @@ def test_clusters_are_the_same_again_and_find_what_is_apart(monkeypatch: pytest.
     assert (found == cluster(vectors, 6, 0)).all()
     assert mutual_info_score(found, np.repeat(np.arange(6), 50)) > np.log(6) - 0.5
     assert found.max() < 6 and found.min() >= 0
-    monkeypatch.setattr("dare_core.discriminability.FITTED", 2_500)  # the rest is assigned without being fitted
+    monkeypatch.setattr(
+        "dare_core.evaluation.discriminability.FITTED", 2_500
+    )  # the rest is assigned without being fitted
     part = cluster(np.tile(vectors, (10, 1)), 6, 0)
     assert (
         part.shape == (3_000,) and mutual_info_score(part, np.tile(np.repeat(np.arange(6), 50), 10)) > np.log(6) - 0.5
@@ -120,7 +122,7 @@ def test_representations_of_models_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     assert whole["pooled history"].shape == (*test.items.shape, 12)
     assert (whole["whole input"][..., 24:] == whole["pooled history"]).all()
     assert whole["pooled history"].dtype == np.float32 and whole["pooled history"].any(-1).all()
-    monkeypatch.setattr("dare_core.discriminability.BLOCK", 7)
+    monkeypatch.setattr("dare_core.evaluation.discriminability.BLOCK", 7)
     again = representations(model, test, ("pooled history",))["pooled history"]
     np.testing.assert_allclose(again, whole["pooled history"], rtol=1e-4, atol=1e-9)
 

@@ -7,10 +7,10 @@ import torch
 from conftest import random_batch
 from torch import nn
 
-from dare_core.click_model import ClickModel, Head, Output
 from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.embeddings import Counts
-from dare_core.models import build_model
+from dare_core.models.build import build_model
+from dare_core.models.click_model import ClickModel, Head, Output
+from dare_core.models.embeddings import Counts
 
 FUSED = (
     "TWIN", "DARE", "TWIN-4E", "three tables", "TWIN (w/o TR)", "DARE (w/o TR)", "TWIN (product)", "TWIN (w/ proj.)",

@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log, random_batch
 
-from dare_core.click_model import ClickModel
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.embeddings import FIELDS, ROLES, Counts
-from dare_core.gradients import GradientRecorder
-from dare_core.models import MODELS, build_model
-from dare_core.runs import counts_of
-from dare_core.samples import make_samples
-from dare_core.training import train
+from dare_core.data.samples import make_samples
+from dare_core.models.build import MODELS, build_model
+from dare_core.models.click_model import ClickModel
+from dare_core.models.embeddings import FIELDS, ROLES, Counts
+from dare_core.training.gradients import GradientRecorder
+from dare_core.training.loop import train
+from dare_core.training.runs import counts_of
 
 COUNTS = Counts(items=40, categories=6, history=12)
 MODULES = ("attention", "representation")

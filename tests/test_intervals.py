@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
-from dare_core.intervals import (
+from dare_core.evaluation.intervals import (
     GROUPS,
     all_above,
     holm,
@@ -16,7 +16,7 @@ from dare_core.intervals import (
     user_groups,
     wilson,
 )
-from dare_core.metrics import resampled_auc
+from dare_core.evaluation.metrics import resampled_auc
 
 USERS = 200
 

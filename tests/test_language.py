@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dare_core import language_training
 from dare_core.errors import InputError
-from dare_core.language import KINDS, Kind, LanguageModel, LanguageModelConfig, parameter_counts
-from dare_core.language_training import (
+from dare_core.language import training as language_training
+from dare_core.language.gpt import KINDS, Kind, LanguageModel, LanguageModelConfig, parameter_counts
+from dare_core.language.text import Text
+from dare_core.language.training import (
     LanguageRunConfig,
     LanguageTrained,
     LanguageTrainingConfig,
@@ -20,7 +21,6 @@ from dare_core.language_training import (
     validation_windows,
 )
 from dare_core.studies import language
-from dare_core.texts import Text
 
 VOCABULARY = 11
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from dare_core.claims import project_root
 from dare_core.errors import InputError
-from dare_core.intervals import user_groups
-from dare_core.language import KINDS
-from dare_core.language_runs import LanguageRun, LanguageStore
-from dare_core.language_training import NANOGPT, LanguageRunConfig
+from dare_core.evaluation.intervals import user_groups
+from dare_core.files import project_root
+from dare_core.language.gpt import KINDS
+from dare_core.language.runs import LanguageRun, LanguageStore
+from dare_core.language.text import open_text, plays_text, spoken
+from dare_core.language.training import NANOGPT, LanguageRunConfig
 from dare_core.studies import language
 from dare_core.studies.language_comparison import Comparison
-from dare_core.texts import open_text, plays_text, spoken
 
 TINY = project_root().parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 QUICK = {"sizes": "32,4", "seeds": 2, "iterations": 10, "block": 16, "batch": 2, "layers": 1}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dare_core.lookup import lookup
+from dare_core.models.kernels.lookup import lookup
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])

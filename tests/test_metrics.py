@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, mutual_info_score, roc_auc_score
 
-from dare_core import metrics
+from dare_core.evaluation import metrics
 
 
 @settings(max_examples=60, deadline=None)

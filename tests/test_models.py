@@ -9,13 +9,13 @@ import torch
 from conftest import SMALL_SAMPLES, make_log, random_batch
 
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.embeddings import FIELDS, ROLES, Counts, Tables
+from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.models import MODELS, build_model, model_spec, model_table
-from dare_core.runs import counts_of
-from dare_core.samples import make_samples
-from dare_core.search import TopK, attend
-from dare_core.training import train
+from dare_core.models.build import MODELS, build_model, model_spec, model_table
+from dare_core.models.embeddings import FIELDS, ROLES, Counts, Tables
+from dare_core.models.search import TopK, attend
+from dare_core.training.loop import train
+from dare_core.training.runs import counts_of
 
 COUNTS = Counts(items=40, categories=6, history=12)
 LARGE = TrainingConfig(initial_scale=0.5)  # weights large enough that scores differ

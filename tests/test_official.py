@@ -8,15 +8,16 @@ import pytest
 import torch
 from conftest import random_batch
 
-from dare_core.click_model import ClickModel
 from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.embeddings import Batch, Counts
+from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.maps import concatenated
-from dare_core.models import MODELS, build_model
-from dare_core.official import build_official, labelled_loss, load_weights, our_names, published_weights
-from dare_core.official_config import TIME_ROWS, published_arguments
-from dare_core.search import PADDING_SCORE, TopK
+from dare_core.models.build import MODELS, build_model
+from dare_core.models.click_model import ClickModel
+from dare_core.models.embeddings import Counts
+from dare_core.models.projections import concatenated
+from dare_core.models.search import PADDING_SCORE, TopK
+from dare_core.published.config import TIME_ROWS, published_arguments
+from dare_core.published.model import build_official, labelled_loss, load_weights, our_names, published_weights
 
 FOLDER = Path(__file__).parent / "official"
 VARIANTS = (

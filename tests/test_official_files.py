@@ -10,11 +10,13 @@ import torch
 from conftest import SMALL_SAMPLES, make_log
 from typer.testing import CliRunner
 
-from dare_core import official_samples
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
+from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.official_commands import official_app
-from dare_core.official_files import (
+from dare_core.published import samples as official_samples
+from dare_core.published.cli import official_app
+from dare_core.published.samples import SampleTable, read_table, sample_table, write_table
+from dare_core.published.weights import (
     export_run,
     export_weights,
     import_weights,
@@ -23,8 +25,6 @@ from dare_core.official_files import (
     write_rows,
     write_samples,
 )
-from dare_core.official_samples import SampleTable, read_table, sample_table, write_table
-from dare_core.samples import make_samples
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "official"
 VARIANTS = (
@@ -179,7 +179,7 @@ def test_other_arrays_are_refused(row: list[object], tmp_path: Path) -> None:
 
 
 def test_a_run_leaves_as_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dare_core import runs
+    from dare_core.training import runs
 
     log = make_log()
     monkeypatch.setattr(runs, "load", lambda name: log)

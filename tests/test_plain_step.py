@@ -6,16 +6,16 @@ import torch
 from conftest import SMALL_SAMPLES, make_log, random_batch
 from torch import Tensor, nn
 
-from dare_core import selection
-from dare_core.click_model import ClickModel
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.embeddings import Batch, Counts
-from dare_core.models import build_model
-from dare_core.optimizers import Steps
-from dare_core.retrieval import search
-from dare_core.runs import counts_of
-from dare_core.samples import make_samples
-from dare_core.training import batches, read_batches, train, train_step
+from dare_core.data.samples import Batch, make_samples
+from dare_core.evaluation.retrieval import search
+from dare_core.models.build import build_model
+from dare_core.models.click_model import ClickModel
+from dare_core.models.embeddings import Counts
+from dare_core.models.kernels import selection
+from dare_core.training.loop import batches, read_batches, train, train_step
+from dare_core.training.optimizers import Steps
+from dare_core.training.runs import counts_of
 
 TRAINING = TrainingConfig(batch_size=60, epochs=1, validations_per_epoch=1, initial_scale=0.3, l2=1e-4)
 
@@ -114,7 +114,9 @@ def test_a_score_far_below_the_best_is_retrieved_all_the_same() -> None:
 def test_threads_are_one_within_and_as_before_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     plain = selection.attend
-    monkeypatch.setattr("dare_core.search.attend", lambda *a: (seen.append(torch.get_num_threads()), plain(*a))[1])
+    monkeypatch.setattr(
+        "dare_core.models.search.attend", lambda *a: (seen.append(torch.get_num_threads()), plain(*a))[1]
+    )
     log = make_log()
     config = RunConfig(log="by_hand", samples=SMALL_SAMPLES, model=ModelConfig(size=4, top_k=5), training=TRAINING)
     splits, counts = make_samples(log, SMALL_SAMPLES, 1), counts_of(log, SMALL_SAMPLES)

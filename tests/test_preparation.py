@@ -16,16 +16,16 @@ import polars as pl
 import pytest
 from conftest import SMALL_SAMPLES, make_log
 
-from dare_core import cli, samples
+from dare_core import cli
 from dare_core.config import SampleConfig
-from dare_core.data import generated_file, logs, readers, reading
+from dare_core.data import generated_file, logs, readers, reading, samples
 from dare_core.data.calibration import match, statistics, taobao_statistics
 from dare_core.data.generated_file import file_size, write_taobao
 from dare_core.data.logs import Log, load, prepare
 from dare_core.data.reading import number
+from dare_core.data.samples import Past, item_counts, make_samples
 from dare_core.errors import InputError
 from dare_core.files import sha256_of
-from dare_core.samples import Past, item_counts, make_samples
 
 PERIOD = (1_511_539_200, 1_512_316_800)
 

@@ -1,6 +1,6 @@
 """What readers see: tables."""
 
-from dare_core.present import table, with_intervals
+from dare_core.report.show import table, with_intervals
 
 
 def test_a_number_and_its_bounds_stand_in_one_column() -> None:

@@ -11,21 +11,21 @@ import pytest
 import torch
 from conftest import SMALL_SAMPLES, random_batch
 
-from dare_core import map_motion
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.embeddings import Counts
+from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.map_motion import cosine, effective_rank, map_lines
-from dare_core.models import build_model
-from dare_core.runs import RunStore
-from dare_core.samples import make_samples
+from dare_core.models.build import build_model
+from dare_core.models.embeddings import Counts
 from dare_core.studies import projections
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.studies.projection_cost import pass_seconds
 from dare_core.studies.projection_settings import LEARNING_RATES, Setting, choices, edge_chosen, grid, search
 from dare_core.studies.projections import BEST, DARE, PROJECTION, SHARED, TWIN, VARIANTS
 from dare_core.studies.sweeps import made_with
-from dare_core.training import Trained, train
+from dare_core.training import map_motion
+from dare_core.training.loop import Trained, train
+from dare_core.training.map_motion import cosine, effective_rank, map_lines
+from dare_core.training.runs import RunStore
 
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 5}
 COUNTS = Counts(40, 6, 12)

@@ -14,13 +14,14 @@ import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log
 
-from dare_core import runs
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.logs import Log, store_log
 from dare_core.errors import InputError
 from dare_core.files import locked
-from dare_core.run_files import write_record
-from dare_core.runs import (
+from dare_core.training import runs
+from dare_core.training.loop import Trained, batch_samples, predict, train
+from dare_core.training.run_files import write_record
+from dare_core.training.runs import (
     LOGS,
     RunStore,
     environment,
@@ -31,7 +32,6 @@ from dare_core.runs import (
     run_key,
     runs_and_damaged,
 )
-from dare_core.training import Trained, batch_samples, predict, train
 
 CONFIG = RunConfig(
     log="by_hand",

@@ -8,10 +8,10 @@ import torch
 from conftest import SMALL_SAMPLES, make_log
 
 from dare_core.data.logs import Log
+from dare_core.data.samples import Samples, make_samples, training_counts
 from dare_core.errors import InputError
-from dare_core.metrics import auc
-from dare_core.rules import DECAY, RULES, rule_features, rule_scores
-from dare_core.samples import Samples, make_samples, training_counts
+from dare_core.evaluation.baselines import DECAY, RULES, rule_features, rule_scores
+from dare_core.evaluation.metrics import auc
 
 
 def test_targets_and_histories_by_hand(log: Log) -> None:

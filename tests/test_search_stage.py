@@ -6,12 +6,12 @@ import torch
 from conftest import random_batch
 
 from dare_core.config import ModelConfig
-from dare_core.embeddings import Counts
 from dare_core.errors import InputError
-from dare_core.models import build_model
-from dare_core.search import ScaledDotProduct, best
-from dare_core.search_stage import folded_targets, position_scores, search, stored_rows
-from dare_core.search_time import add_up, measure
+from dare_core.evaluation.search_stage import folded_targets, position_scores, search, stored_rows
+from dare_core.evaluation.search_time import add_up, measure
+from dare_core.models.build import build_model
+from dare_core.models.embeddings import Counts
+from dare_core.models.search import ScaledDotProduct, best
 
 
 @pytest.mark.parametrize("name, attention_size, length", [("DARE", 4, 300), ("DARE", 24, 130), ("TWIN", 16, 64)])
@@ -60,7 +60,7 @@ def test_bad_input_is_one_sentence() -> None:
 
 
 def test_times_of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dare_core.search_time.USERS_BYTES", 2**20)
+    monkeypatch.setattr("dare_core.evaluation.search_time.USERS_BYTES", 2**20)
     for threads in (1, 2):
         times = measure(200, (8, 4), rounds=3, threads=threads)
         assert [(t.length, t.size) for t in times] == [(200, 8), (200, 4)]

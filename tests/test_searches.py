@@ -7,10 +7,10 @@ import torch
 from conftest import random_batch
 from test_models import model
 
-from dare_core.clusters import hierarchical_clusters
-from dare_core.embeddings import Batch
-from dare_core.hashing import Hamming, SignatureBuckets, collision_probability
-from dare_core.search import OwnTables, SameCategory, ScaledDotProduct, TopK, attend
+from dare_core.data.samples import Batch
+from dare_core.models.clusters import hierarchical_clusters
+from dare_core.models.hashing import Hamming, SignatureBuckets, collision_probability
+from dare_core.models.search import OwnTables, SameCategory, ScaledDotProduct, TopK, attend
 
 
 def rows_of(size: int = 4, histories: int = 5, candidates: int = 2, length: int = 40, seed: int = 0):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from dare_core import learned_score
-from dare_core.click_model import PReLU, cross_entropy
-from dare_core.lookup import lookup
-from dare_core.selection import attend, best, pooled, scaled_products
+from dare_core.models.click_model import PReLU, cross_entropy
+from dare_core.models.kernels import learned_score
+from dare_core.models.kernels.lookup import lookup
+from dare_core.models.kernels.selection import attend, best, pooled, scaled_products
 
 DOUBLE = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(0)}
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from dare_core.book import chapter_names, notebook_of
-from dare_core.claims import LedgerRow, judge, load_claims, project_root
 from dare_core.errors import InputError
-from dare_core.intervals import Interval
-from dare_core.studies import stored
+from dare_core.evaluation.intervals import Interval
+from dare_core.files import project_root
+from dare_core.report import stored
+from dare_core.report.claims import LedgerRow, judge, load_claims
 from dare_core.studies.experiment import LEARNED
 
 STORED = sorted((project_root() / "book" / "stored").rglob("*.json"))

@@ -13,20 +13,20 @@ import pytest
 from conftest import make_log
 
 from dare_core.book import chapter_names, chapter_parameters, notebook_of
-from dare_core.claims import judge, load_claims
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
-from dare_core.gradients import GradientRecord
-from dare_core.intervals import Interval, ratio_interval
-from dare_core.metrics import auc
-from dare_core.relevance import relevance_counts
-from dare_core.runs import RunStore, _Opened
+from dare_core.evaluation.intervals import Interval, ratio_interval
+from dare_core.evaluation.metrics import auc
+from dare_core.evaluation.relevance import relevance_counts
+from dare_core.report.claims import judge, load_claims
 from dare_core.studies import STUDIES, convergence, data, gradients, method, overall, your_own_log
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
 from dare_core.studies.gradients import negative_share, negative_steps, norm_ratio
 from dare_core.studies.scores import subset_mask
+from dare_core.training.gradients import GradientRecord
+from dare_core.training.runs import RunStore, _Opened
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 5}

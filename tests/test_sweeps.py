@@ -12,16 +12,16 @@ import pytest
 from dare_core.config import RunConfig
 from dare_core.data.logs import Log
 from dare_core.errors import InputError
-from dare_core.gains import information_gains
-from dare_core.intervals import Interval, user_groups
-from dare_core.models import ClickModel, build_model
-from dare_core.retrieval import ndcg, retrieve, retrieve_by_rule
-from dare_core.runs import RunStore, counts_of
-from dare_core.search_time import SearchTime
+from dare_core.evaluation.gains import information_gains
+from dare_core.evaluation.intervals import Interval, user_groups
+from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
+from dare_core.evaluation.search_time import SearchTime
+from dare_core.models.build import ClickModel, build_model
 from dare_core.studies import retrieval_number, search_efficiency, sweeps
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.sweeps import at_own_best, best_rule, made_with, numbers, own_best
+from dare_core.training.runs import RunStore, counts_of
 
 
 def untrained(config: RunConfig, log: Log) -> ClickModel:
@@ -39,7 +39,7 @@ def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[[Good], list[RunConfig]
     """Make every run perfect (AUC 1) where the given function of its configuration says so, else 0.5; and let the
     models have learned."""
     monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
-    monkeypatch.setattr("dare_core.search_time.USERS_BYTES", 2**16)
+    monkeypatch.setattr("dare_core.evaluation.search_time.USERS_BYTES", 2**16)
 
     def use(good: Good) -> list[RunConfig]:
         asked: list[RunConfig] = []

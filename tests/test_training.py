@@ -7,13 +7,11 @@ from conftest import SMALL_SAMPLES, make_log
 
 from dare_core.config import OFFICIAL, ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.logs import Log
+from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.metrics import auc
-from dare_core.models import build_model
-from dare_core.optimizers import Steps
-from dare_core.runs import counts_of
-from dare_core.samples import make_samples
-from dare_core.training import (
+from dare_core.evaluation.metrics import auc
+from dare_core.models.build import build_model
+from dare_core.training.loop import (
     Trained,
     batch_histories,
     batch_samples,
@@ -24,6 +22,8 @@ from dare_core.training import (
     train,
     validation_steps,
 )
+from dare_core.training.optimizers import Steps
+from dare_core.training.runs import counts_of
 
 
 def run_config(model: str = "DARE", seed: int = 1, **training) -> RunConfig:

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from dare_core.attention_maps import map_of, mean_items
-from dare_core.claims import NOT_COMPUTED
+from dare_core.data.samples import training_counts
 from dare_core.errors import InputError
-from dare_core.gains import category_totals, information_gains
-from dare_core.intervals import Interval, interval, ratio_interval
-from dare_core.models import MODELS
-from dare_core.relevance import relevance_counts
-from dare_core.retrieval import RULES, Retrieval, best_columns, retrieve, retrieve_by_rule
-from dare_core.runs import RunStore
-from dare_core.samples import training_counts
+from dare_core.evaluation.attention_maps import map_of, mean_items
+from dare_core.evaluation.gains import category_totals, information_gains
+from dare_core.evaluation.intervals import Interval, interval, ratio_interval
+from dare_core.evaluation.relevance import relevance_counts
+from dare_core.evaluation.retrieval import RULES, Retrieval, best_columns, retrieve, retrieve_by_rule
+from dare_core.models.build import MODELS
+from dare_core.report.claims import NOT_COMPUTED
 from dare_core.studies.attention_controls import control_rows
 from dare_core.studies.attention_rows import (
     case_rows,
@@ -44,6 +43,7 @@ from dare_core.studies.attention_view import (
 )
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.gain_settings import GainSettings
+from dare_core.training.runs import RunStore
 
 OTHER = "DIN"
 NOT_SEARCHING = ("SDIM",)  # averages hash buckets and retrieves nothing

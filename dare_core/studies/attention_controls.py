@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.attention_maps import learned_attention, mean_known
-from dare_core.click_model import ClickModel
-from dare_core.intervals import Interval, interval
-from dare_core.models import build_model
-from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
-from dare_core.runs import RunStore, counts_of
-from dare_core.samples import Samples
+from dare_core.data.samples import Samples
+from dare_core.evaluation.attention_maps import learned_attention, mean_known
+from dare_core.evaluation.intervals import Interval, interval
+from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
+from dare_core.models.build import build_model
+from dare_core.models.click_model import ClickModel
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import columns
+from dare_core.training.runs import RunStore, counts_of
 
 SHARED = ("DARE", "TWIN")
 """Models whose attention reads target and behaviour from one table."""

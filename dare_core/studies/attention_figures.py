@@ -7,11 +7,11 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from dare_core.models import MODELS
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.retrieval import RULES
+from dare_core.evaluation.retrieval import RULES
+from dare_core.models.build import MODELS
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table
 from dare_core.studies.attention import Result
-from dare_core.studies.stored import show_stored_table
 
 LINES = dict(zip(RULES, ("--", "-.", ":"), strict=True))
 DRAWN = ("DARE", "TWIN", "DIN", "TWIN-4E")

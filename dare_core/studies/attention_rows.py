@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from dare_core.attention_maps import divergence, learned_attention, own_first, rank_correlation, symmetry
-from dare_core.intervals import Interval, Replicates, interval
-from dare_core.metrics import Array
-from dare_core.retrieval import NOT_RETRIEVED, Retrieval, jaccard, retrieved_mask
+from dare_core.evaluation.attention_maps import divergence, learned_attention, own_first, rank_correlation, symmetry
+from dare_core.evaluation.intervals import Interval, Replicates, interval
+from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.retrieval import NOT_RETRIEVED, Retrieval, jaccard, retrieved_mask
 from dare_core.studies.attention_view import (
     GAINS,
     LEAST_CATEGORIES,

@@ -1,4 +1,4 @@
-"""What the Attention accuracy chapter measures on one log, as replicates (`dare_core.intervals`)."""
+"""What the Attention accuracy chapter measures on one log, as replicates (`dare_core.evaluation.intervals`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,16 +6,16 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from dare_core.attention_maps import mean_known, own_first, rank_correlation, symmetry
 from dare_core.data.generated import world_of
 from dare_core.data.logs import Log
+from dare_core.data.samples import Samples
 from dare_core.data.world import true_relevance
-from dare_core.gains import Gains
-from dare_core.intervals import Interval, Replicates, interval, wilson
-from dare_core.metrics import Array
-from dare_core.relevance import RelevanceCounts, user_weights
-from dare_core.retrieval import Retrieval, candidate_ndcg, left_out_share, same_category_counts
-from dare_core.samples import Samples
+from dare_core.evaluation.attention_maps import mean_known, own_first, rank_correlation, symmetry
+from dare_core.evaluation.gains import Gains
+from dare_core.evaluation.intervals import Interval, Replicates, interval, wilson
+from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.relevance import RelevanceCounts, user_weights
+from dare_core.evaluation.retrieval import Retrieval, candidate_ndcg, left_out_share, same_category_counts
 from dare_core.studies.common import WORLDS
 from dare_core.studies.experiment import Experiment
 

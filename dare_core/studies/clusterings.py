@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.discriminability import (
+from dare_core.data.samples import Samples
+from dare_core.evaluation.discriminability import (
     Discriminability,
     Representation,
     cluster,
@@ -14,10 +15,9 @@ from dare_core.discriminability import (
     representations,
     usable,
 )
-from dare_core.intervals import interval
-from dare_core.metrics import Array
-from dare_core.models import model_spec
-from dare_core.samples import Samples
+from dare_core.evaluation.intervals import interval
+from dare_core.evaluation.metrics import Array
+from dare_core.models.build import model_spec
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import columns
 

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field
 
-from dare_core.intervals import UNKNOWN, Interval, Replicates, ratio_interval
-from dare_core.metrics import Array, resampled_auc
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.runs import Run, RunStore
-from dare_core.samples import Samples
+from dare_core.data.samples import Samples
+from dare_core.evaluation.intervals import UNKNOWN, Interval, Replicates, ratio_interval
+from dare_core.evaluation.metrics import Array, resampled_auc
+from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import score_rows
+from dare_core.training.runs import Run, RunStore
 
 PAPER_ACCURACY = 0.9
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)

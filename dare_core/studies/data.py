@@ -9,13 +9,19 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 
 from dare_core.data.calibration import match, statistics, taobao_statistics
-from dare_core.intervals import Replicates, interval
-from dare_core.metrics import Array
-from dare_core.present import PALETTE, Shown, figure, style, table
-from dare_core.relevance import RelevanceCounts, decay_slope, relevance_counts, same_minus_other, user_weights
-from dare_core.runs import RunStore
+from dare_core.evaluation.intervals import Replicates, interval
+from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.relevance import (
+    RelevanceCounts,
+    decay_slope,
+    relevance_counts,
+    same_minus_other,
+    user_weights,
+)
+from dare_core.report.show import PALETTE, Shown, figure, style, table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment, Record
+from dare_core.training.runs import RunStore
 
 
 class Config(StudyConfig):

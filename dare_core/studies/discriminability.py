@@ -10,18 +10,18 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from dare_core.claims import NOT_COMPUTED
-from dare_core.discriminability import CLUSTERS, Representation
-from dare_core.intervals import Interval, all_above, interval
-from dare_core.metrics import Array
-from dare_core.models import MODELS
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.runs import RunStore
+from dare_core.evaluation.discriminability import CLUSTERS, Representation
+from dare_core.evaluation.intervals import Interval, all_above, interval
+from dare_core.evaluation.metrics import Array
+from dare_core.models.build import MODELS
+from dare_core.report.claims import NOT_COMPUTED
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table
 from dare_core.studies.clusterings import KINDS, RULE, View, measure, summary_rows, value_rows
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Record
 from dare_core.studies.scores import columns
-from dare_core.studies.stored import show_stored_table
+from dare_core.training.runs import RunStore
 
 CONTROL = "independent"
 Weights = Mapping[str, float]

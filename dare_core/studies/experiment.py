@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.claims import Basis
 from dare_core.config import OFFICIAL, ModelConfig, RunConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import Log
+from dare_core.data.samples import Samples, training_counts
+from dare_core.evaluation.baselines import rule_scores
+from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
+from dare_core.evaluation.metrics import Array, auc, resampled_auc
 from dare_core.files import canonical_json, short_hash
-from dare_core.intervals import Interval, Replicates, interval, leave_out, user_groups
-from dare_core.metrics import Array, auc, resampled_auc
-from dare_core.rules import rule_scores
-from dare_core.runs import Run, RunStore
-from dare_core.samples import Samples, training_counts
-from dare_core.studies.chapter import ChapterRecord
+from dare_core.report.claims import Basis
+from dare_core.report.record import ChapterRecord
 from dare_core.studies.common import WORLDS, StudyConfig, resolve_log
-from dare_core.training import batch_samples
+from dare_core.training.loop import batch_samples
+from dare_core.training.runs import Run, RunStore
 
 REFERENCE, CLAIMED = "TWIN", "DARE"
 LEARNED = 0.9

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from dare_core.gains import GainRule
+from dare_core.evaluation.gains import GainRule
 from dare_core.studies.common import StudyConfig
 
 

@@ -9,15 +9,15 @@ from matplotlib import pyplot as plt
 from pydantic import Field, field_validator
 
 from dare_core.errors import InputError
-from dare_core.gradients import BINS, GradientRecord
-from dare_core.intervals import Interval, interval, ratio_interval
-from dare_core.metrics import Array
-from dare_core.models import model_spec
-from dare_core.present import PALETTE, Shown, figure, style, table
-from dare_core.runs import RunStore
+from dare_core.evaluation.intervals import Interval, interval, ratio_interval
+from dare_core.evaluation.metrics import Array
+from dare_core.models.build import model_spec
+from dare_core.report.show import PALETTE, Shown, figure, style, table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import FEWEST_STEPS, Experiment, Record
 from dare_core.studies.scores import columns
+from dare_core.training.gradients import BINS, GradientRecord
+from dare_core.training.runs import RunStore
 
 FIRST = 100
 """Steps of the published mean norms."""

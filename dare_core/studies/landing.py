@@ -3,9 +3,9 @@
 import html
 from dataclasses import dataclass
 
-from dare_core.claims import Claim, LedgerRow, ledger, ledger_table, load_claims
-from dare_core.present import MARKS, Shown, measured_cells, table
-from dare_core.studies.chapter import ChapterConfig
+from dare_core.report.claims import Claim, LedgerRow, ledger, ledger_table, load_claims
+from dare_core.report.record import ChapterConfig
+from dare_core.report.show import MARKS, Shown, measured_cells, table
 
 
 class Config(ChapterConfig):

@@ -9,16 +9,16 @@ import torch
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator, model_validator
 
-from dare_core.claims import FEWEST_SEEDS, Basis
 from dare_core.errors import InputError
-from dare_core.language import KINDS, Kind, LanguageModelConfig
-from dare_core.language_runs import LanguageStore
-from dare_core.language_training import NANOGPT, STRETCH, LanguageRunConfig, LanguageTrainingConfig
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.studies.chapter import ChapterConfig, ChapterRecord
+from dare_core.language.gpt import KINDS, Kind, LanguageModelConfig
+from dare_core.language.runs import LanguageStore
+from dare_core.language.text import Text, open_text
+from dare_core.language.training import NANOGPT, STRETCH, LanguageRunConfig, LanguageTrainingConfig
+from dare_core.report.claims import FEWEST_SEEDS, Basis
+from dare_core.report.record import ChapterConfig, ChapterRecord
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table, stored_result
 from dare_core.studies.language_comparison import LARGE, WITH, Comparison
-from dare_core.studies.stored import show_stored_table, stored_result
-from dare_core.texts import Text, open_text
 
 MARKERS = dict(zip(KINDS, "osD", strict=True))
 LINES = dict(zip(KINDS, ("-", "-", "--"), strict=True))

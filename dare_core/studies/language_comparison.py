@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.intervals import Interval, Replicates, interval, leave_out, user_groups
-from dare_core.language import KINDS, Kind
-from dare_core.language_runs import LanguageRun
+from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
+from dare_core.language.gpt import KINDS, Kind
+from dare_core.language.runs import LanguageRun
 from dare_core.studies.scores import columns
 
 LARGE = 16

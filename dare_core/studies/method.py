@@ -11,17 +11,17 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator
 
-from dare_core.claims import judge, load_claims
-from dare_core.intervals import Interval, Replicates, all_above, interval, none_above
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.runs import Run, RunStore
+from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval, none_above
+from dare_core.report.claims import judge, load_claims
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table, stored_rows
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.convergence import speedup
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import columns
-from dare_core.studies.stored import show_stored_table, stored_rows
 from dare_core.studies.sweeps import FEW_AND_MANY, made_with, numbers, own_best, steps_to_batch
-from dare_core.training import STEPS_AN_EPOCH, batch_samples
+from dare_core.training.loop import STEPS_AN_EPOCH, batch_samples
+from dare_core.training.runs import Run, RunStore
 
 OWN_BEST_RATES, OWN_BEST_STEPS = (0.003, 0.01), (1_000, 2_000, 4_000)
 """The grid from which each model's own best setting is taken."""

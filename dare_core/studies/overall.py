@@ -9,17 +9,18 @@ import yaml
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator
 
-from dare_core.claims import NOT_COMPUTED, project_root
-from dare_core.intervals import Interval, Replicates, all_above, interval
-from dare_core.metrics import grouped_auc, logloss
-from dare_core.models import MODELS, model_table
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.runs import RunStore, counts_of
+from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval
+from dare_core.evaluation.metrics import grouped_auc, logloss
+from dare_core.files import project_root
+from dare_core.models.build import MODELS, model_table
+from dare_core.report.claims import NOT_COMPUTED
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import auc_table, columns, score_rows
-from dare_core.studies.stored import show_stored_table
 from dare_core.studies.sweeps import NOT_SEARCHED, at_own_best, numbers
+from dare_core.training.runs import RunStore, counts_of
 
 WITHOUT_TR = "TWIN (w/o TR)"
 FOUR = {

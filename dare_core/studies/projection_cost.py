@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dare_core.click_model import ClickModel
 from dare_core.config import ModelConfig
-from dare_core.embeddings import Batch
-from dare_core.metrics import Array
-from dare_core.models import build_model, model_spec
-from dare_core.runs import counts_of
+from dare_core.data.samples import Batch
+from dare_core.evaluation.metrics import Array
+from dare_core.models.build import build_model, model_spec
+from dare_core.models.click_model import ClickModel
 from dare_core.studies.experiment import REFERENCE, Experiment
+from dare_core.training.runs import counts_of
 
 HISTORIES = 128
 ROUNDS = 15

@@ -7,11 +7,11 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
-from dare_core.embeddings import FIELDS
-from dare_core.present import PALETTE, Shown, colour, figure, style, table
+from dare_core.models.embeddings import FIELDS
+from dare_core.report.show import PALETTE, Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table, stored_result
 from dare_core.studies.projection_settings import INITIALS
 from dare_core.studies.projections import BEST, PROJECTION, SHARED, TWIN, Result
-from dare_core.studies.stored import show_stored_table, stored_result
 
 Rows = Sequence[dict[str, Any]]
 CHAPTER = "projections"

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.click_model import MapInitial
-from dare_core.models import model_spec
-from dare_core.runs import Run
+from dare_core.models.build import model_spec
+from dare_core.models.click_model import MapInitial
+from dare_core.report.stored import further_results, stored_result
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.stored import further_results, stored_result
 from dare_core.studies.sweeps import made_with, searched
+from dare_core.training.runs import Run
 
 LEARNING_RATES = (0.03, 0.01, 0.003, 0.001)
 INITIALS: tuple[MapInitial, ...] = ("published", "xavier", "identity")

@@ -8,12 +8,11 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from dare_core.claims import NOT_COMPUTED, project_root
 from dare_core.errors import InputError
-from dare_core.intervals import Interval, Replicates, interval, none_above
-from dare_core.map_motion import map_motion
-from dare_core.model_table import MODELS
-from dare_core.runs import Run, RunStore
+from dare_core.evaluation.intervals import Interval, Replicates, interval, none_above
+from dare_core.files import project_root
+from dare_core.models.zoo import MODELS
+from dare_core.report.claims import NOT_COMPUTED
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.overall import size_note
@@ -29,6 +28,8 @@ from dare_core.studies.projection_settings import (
     stored_search,
 )
 from dare_core.studies.scores import auc_table, columns
+from dare_core.training.map_motion import map_motion
+from dare_core.training.runs import Run, RunStore
 
 TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)

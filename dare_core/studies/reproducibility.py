@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from dare_core.claims import chapter_results, project_root
-from dare_core.files import sha256_of
-from dare_core.present import Shown, table
-from dare_core.runs import list_runs, processor
-from dare_core.studies.chapter import ChapterConfig
+from dare_core.files import project_root, sha256_of
+from dare_core.report.claims import chapter_results
+from dare_core.report.record import ChapterConfig
+from dare_core.report.show import Shown, table
+from dare_core.training.runs import list_runs, processor
 
 PACKAGES = ("torch", "numpy", "polars", "scikit-learn", "scipy", "papermill", "jupyter-book", "safetensors")
 

@@ -10,19 +10,19 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from dare_core.claims import NOT_COMPUTED
-from dare_core.gains import information_gains
-from dare_core.intervals import Interval, Replicates, interval
-from dare_core.metrics import Array
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
-from dare_core.runs import Run, RunStore
+from dare_core.evaluation.gains import information_gains
+from dare_core.evaluation.intervals import Interval, Replicates, interval
+from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
+from dare_core.report.claims import NOT_COMPUTED
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table
 from dare_core.studies.attention_view import candidate_means
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.gain_settings import GainSettings
 from dare_core.studies.scores import auc_table, columns
-from dare_core.studies.stored import show_stored_table
 from dare_core.studies.sweeps import FEW_AND_MANY, NOT_SEARCHED, at_own_best, best_rule, numbers
+from dare_core.training.runs import Run, RunStore
 
 FEW, MANY = FEW_AND_MANY
 """The numbers of retrieved behaviours that D1 compares."""

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dare_core.intervals import Replicates, interval
-from dare_core.metrics import grouped_auc, logloss
-from dare_core.rules import REGRESSION
-from dare_core.samples import Samples
+from dare_core.data.samples import Samples
+from dare_core.evaluation.baselines import REGRESSION
+from dare_core.evaluation.intervals import Replicates, interval
+from dare_core.evaluation.metrics import grouped_auc, logloss
 from dare_core.studies.experiment import CLAIMED, Experiment
 
 Subset = Literal["all", "new", "seen", "unseen"]

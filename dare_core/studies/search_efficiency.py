@@ -9,18 +9,18 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field, field_validator
 
-from dare_core.claims import NOT_COMPUTED, Basis
 from dare_core.errors import InputError
-from dare_core.intervals import Interval, Replicates, interval, ratio_interval
-from dare_core.present import Shown, colour, figure, style, table
-from dare_core.runs import RunStore
+from dare_core.evaluation.intervals import Interval, Replicates, interval, ratio_interval
+from dare_core.evaluation.search_time import SearchTime, measure
+from dare_core.report.claims import NOT_COMPUTED, Basis
+from dare_core.report.show import Shown, colour, figure, style, table
+from dare_core.report.stored import show_stored_table
 from dare_core.schedule import measuring
-from dare_core.search_time import SearchTime, measure
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import auc_table, columns
-from dare_core.studies.stored import show_stored_table
 from dare_core.studies.sweeps import best_rule, numbers
+from dare_core.training.runs import RunStore
 
 PARTS = {2: "half", 4: "quarter"}
 """The parts of E1: what the searched embedding is divided by."""

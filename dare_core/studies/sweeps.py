@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from dare_core.data.samples import training_counts
+from dare_core.evaluation.baselines import RULES, rule_features
+from dare_core.evaluation.intervals import Interval
+from dare_core.evaluation.metrics import auc
 from dare_core.files import canonical_json, short_hash
-from dare_core.intervals import Interval
-from dare_core.metrics import auc
-from dare_core.rules import RULES, rule_features
-from dare_core.samples import training_counts
+from dare_core.report.stored import stored_rows
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.stored import stored_rows
-from dare_core.training import STEPS_AN_EPOCH
+from dare_core.training.loop import STEPS_AN_EPOCH
 
 FEW_AND_MANY = (5, 100)
 """Retrieved behaviours that D1 compares."""

@@ -12,13 +12,13 @@ from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log, prepare
 from dare_core.data.reading import OnBadRows
 from dare_core.errors import InputError
+from dare_core.evaluation.intervals import Interval, interval
 from dare_core.files import atomic_path, store_root
-from dare_core.intervals import Interval, interval
-from dare_core.present import Shown, table
-from dare_core.runs import RunStore
+from dare_core.report.show import Shown, table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.studies.scores import auc_table, score_rows
+from dare_core.training.runs import RunStore
 
 PAYS = 0.001
 """A gain in AUC of one per mille is what the field calls worth having (paper, section 4.2)."""

@@ -1,0 +1,264 @@
+"""Samples: which targets are predicted from which histories, with which negatives.
+
+Each click of a log is stored once. A sample names a row of the log as its positive target; its history is
+the rows before it, gathered by index when a batch is made, never copied.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from dare_core.config import SampleConfig
+from dare_core.data.logs import Log, shortest_user_error
+from dare_core.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+Side = Literal["target", "behaviour"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """H histories with C candidate targets each; the first candidate is the clicked item.
+
+    Histories are left-padded with 0, newest last: column j has position N - j, position 1 is the newest.
+    """
+
+    target_items: Tensor  # (H, C)
+    target_categories: Tensor  # (H, C)
+    history_items: Tensor  # (H, N)
+    history_categories: Tensor  # (H, N)
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """(H, N) true where there is a behaviour, false at padding."""
+        return self.history_items != 0
+
+    @cached_property
+    def positions(self) -> dict[Side, Tensor]:
+        """(1,) the target's and (N,) the behaviours'."""
+        device = self.history_items.device
+        numbers = torch.arange(self.history_items.shape[1], -1, -1, device=device)
+        return {"target": numbers[-1:], "behaviour": numbers[:-1]}
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """A log as tensors, rows contiguous by user, oldest first."""
+
+    items: Tensor  # (rows,) int32
+    categories: Tensor  # (rows,) int32
+
+    def to(self, device: torch.device) -> "Clicks":
+        """The same on a device."""
+        return Clicks(self.items.to(device), self.categories.to(device))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """H targets of one split, with C candidates each: the clicked item, then the negatives."""
+
+    clicks: Clicks
+    history: int
+    users: Tensor  # (H,) number of the user in the log
+    row: Tensor  # (H,) row of the clicked target in the log
+    start: Tensor  # (H,) first row of its user
+    items: Tensor  # (H, C)
+    categories: Tensor  # (H, C)
+    new: Tensor  # (H, C) true where the user had not clicked the item anywhere before the target
+    seen: Tensor  # (H, C) true where the item occurs in the training samples, as target or in a history
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def on(self, clicks: Clicks) -> "Samples":
+        """The same targets on the device of `clicks`, which are the same clicks there."""
+        moved: dict[str, Any] = {"clicks": clicks}
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                moved[field.name] = value.to(clicks.items.device)
+        return replace(self, **moved)
+
+    @property
+    def size(self) -> int:
+        """Number of samples in the published sense: targets, negatives included."""
+        return self.items.numel()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(H, C) 1 for the clicked candidate."""
+        labels = np.zeros(self.items.shape, np.int8)
+        labels[:, 0] = 1
+        return labels
+
+    def batch(self, index: Tensor | slice) -> Batch:
+        """The batch of some targets: histories left-padded with 0, newest last (shapes as in `Batch`)."""
+        row = self.row[index].unsqueeze(1) + torch.arange(-self.history, 0, device=self.row.device)
+        padding = row < self.start[index].unsqueeze(1)
+        row = row.clamp_(min=0)
+        return Batch(
+            self.items[index],
+            self.categories[index],
+            self.clicks.items[row].masked_fill_(padding, 0),
+            self.clicks.categories[row].masked_fill_(padding, 0),
+        )
+
+
+def target_rows(log: Log, config: SampleConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows and users of the targets of each split.
+
+    Of a user's clicks, counted from the end, the last is the test target, the second to last validation,
+    and training the 3rd, 8th, 13th, … (published protocol). A target needs at least one click before it.
+    """
+    lengths = np.diff(log.offsets)
+    users = np.flatnonzero(lengths >= config.shortest_user)
+    if not len(users):
+        raise shortest_user_error(log, config.shortest_user)
+    end = log.offsets[users + 1]
+    back = 3 + config.spacing * np.arange(config.targets)
+    train = end[:, None] - back
+    enough = train > log.offsets[users][:, None]
+    return {
+        "train": (train[enough], np.broadcast_to(users[:, None], train.shape)[enough]),
+        "validation": (end - 2, users),
+        "test": (end - 1, users),
+    }
+
+
+class Past:
+    """Answers, for pairs of user and item: at which row of the log was the first click?"""
+
+    def __init__(self, log: Log) -> None:
+        self.items, self.offsets = log.items, log.offsets
+
+    def first_row(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Row of the first click of each pair; a number beyond every row where there is none."""
+        return _first_rows(self.items, self.offsets, users, items)
+
+
+@numba.njit(cache=True)
+def _first_rows(clicked: np.ndarray, offsets: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Goes through the user's clicks for each pair: less work than sorting those of all users, and no memory."""
+    first = np.full(len(users), np.iinfo(np.int64).max)
+    for pair in range(len(users)):
+        for row in range(offsets[users[pair]], offsets[users[pair] + 1]):
+            if clicked[row] == items[pair]:
+                first[pair] = row
+                break
+    return first
+
+
+def draw_negatives(
+    users: np.ndarray, count: int, probability: np.ndarray, past: Past | None, generator: np.random.Generator
+) -> np.ndarray:
+    """Negatives (H, count) with the given item probabilities; with `past`, never an item of the user's.
+
+    Raises InputError where a user has clicked (nearly) all items that can be drawn.
+    """
+    cumulative = np.cumsum(probability)
+    cumulative /= cumulative[-1]
+    owner = np.repeat(users, count)
+
+    def draw(size: int) -> np.ndarray:
+        found = np.searchsorted(cumulative, generator.random(size), side="right")
+        return found.clip(max=len(cumulative) - 1).astype(np.int32)
+
+    items = draw(len(owner))
+    if past is None:
+        return items.reshape(-1, count)
+    redo = np.arange(len(owner))
+    for _ in range(1_000):
+        clicked = past.first_row(owner[redo], items[redo]) < np.iinfo(np.int64).max
+        redo = redo[clicked]
+        if not len(redo):
+            return items.reshape(-1, count)
+        items[redo] = draw(len(redo))
+    raise InputError(
+        f"{len(np.unique(owner[redo]))} users have clicked nearly every item that a negative could be: "
+        "use negative_rule any."
+    )
+
+
+def item_counts(log: Log, until: np.ndarray | None = None) -> np.ndarray:
+    """Clicks of every item (items + 1,); with `until` (users,), only those on rows before it."""
+    counts = np.zeros(log.card.items + 1, np.int64)
+    _count(log.items, log.offsets[:-1], log.offsets[1:] if until is None else until, counts)
+    return counts
+
+
+@numba.njit(cache=True)
+def _count(items: np.ndarray, start: np.ndarray, stop: np.ndarray, counts: np.ndarray) -> None:
+    """Add the items of rows start to stop of each user to `counts`."""
+    for user in range(len(start)):
+        for row in range(start[user], stop[user]):
+            counts[items[row]] += 1
+
+
+def training_counts(log: Log) -> np.ndarray:
+    """Clicks of every item (items + 1,) before each user's validation and test targets."""
+    return item_counts(log, log.offsets[1:] - 2)
+
+
+def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples]:
+    """The three splits of a log. The seed moves the negatives, and nothing else.
+
+    Negatives follow the item's number of clicks (a generated log gives its true probabilities instead,
+    because counts taken from the log tell which items its users clicked).
+    """
+    rows = target_rows(log, config)
+    if log.item_probability is not None:
+        probability = log.item_probability
+    else:
+        counts = item_counts(log) if config.negative_counts == "log" else training_counts(log)
+        probability = counts.astype(np.float64)
+    past = Past(log)
+    generator = np.random.default_rng([seed, 0xDA7A])
+    items: dict[str, np.ndarray] = {}
+    for split, (row, users) in rows.items():
+        rule = past if config.negative_rule == "unclicked" else None
+        negatives = draw_negatives(users, config.negatives, probability, rule, generator)
+        items[split] = np.concatenate([log.items[row][:, None], negatives], 1)
+
+    clicks = Clicks(torch.from_numpy(log.items), torch.from_numpy(log.categories))
+    seen = seen_items(log, config, rows["train"], items["train"])
+    splits: dict[str, Samples] = {}
+    for split, (row, users) in rows.items():
+        categories = log.item_category[items[split]]
+        categories[:, 0] = log.categories[row]
+        first = past.first_row(np.repeat(users, items[split].shape[1]), items[split].ravel())
+        splits[split] = Samples(
+            clicks,
+            config.history,
+            torch.from_numpy(users.copy()),
+            torch.from_numpy(row.copy()),
+            torch.from_numpy(log.offsets[users]),
+            torch.from_numpy(items[split]),
+            torch.from_numpy(categories),
+            torch.from_numpy(first.reshape(items[split].shape) >= row[:, None]),
+            torch.from_numpy(seen[items[split]]),
+        )
+    return splits
+
+
+def seen_items(log: Log, config: SampleConfig, targets: tuple[np.ndarray, np.ndarray], items: np.ndarray) -> np.ndarray:
+    """(items + 1,) true for items that occur in the training samples, as target or in a history."""
+    row, users = targets
+    first = np.maximum(row - config.history, log.offsets[users])
+    seen = np.zeros(log.card.items + 1, bool)
+    _mark(log.items, np.sort(first), np.sort(row), seen)  # the later the target, the later its history starts
+    seen[items] = True
+    return seen
+
+
+@numba.njit(cache=True)
+def _mark(items: np.ndarray, start: np.ndarray, stop: np.ndarray, seen: np.ndarray) -> None:
+    """Mark the items of rows start to stop, both ascending; rows in several such ranges are visited once."""
+    done = 0
+    for part in range(len(start)):
+        for row in range(max(start[part], done), stop[part]):
+            seen[items[row]] = True
+        done = stop[part]

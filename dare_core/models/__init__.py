@@ -1,0 +1,1 @@
+"""Click models: embedding tables, scores, search, projections, and the table of all models."""

@@ -1,0 +1,108 @@
+"""Maps behind shared tables: the decouplings by projection (paper, section 2.3 and appendix C).
+
+A map takes the rows of the four roles and returns vectors of the same form. Which roles share a map is
+said by its key: `by_role` gives each its own, `by_module` one to attention and one to representation.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dare_core.models.embeddings import ROLES, Role, Rows, Sizes
+from dare_core.models.kernels.prelu import PReLU
+
+Key = Callable[[Role], str]
+Layer = Callable[[int], nn.Module]
+"""A map by the size of the embedding that it takes."""
+
+
+def by_role(role: Role) -> str:
+    """Attention and representation of target and of behaviour: four."""
+    return "_".join(role)
+
+
+def by_module(role: Role) -> str:
+    """Attention, representation: two, each shared by target and behaviour."""
+    return role[0]
+
+
+def linear(size: int) -> nn.Module:
+    """d -> d without bias."""
+    return nn.Linear(size, size, bias=False)
+
+
+def linear_to(out: int) -> Layer:
+    """d -> out without bias."""
+    return lambda size: nn.Linear(size, out, bias=False)
+
+
+def multilayer(*hidden: int) -> Layer:
+    """d -> hidden -> PReLU ... -> d, with biases."""
+
+    def layer(size: int) -> nn.Module:
+        widths = [size, *hidden]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(widths, hidden, strict=False):
+            layers += [nn.Linear(width_in, width_out), PReLU()]
+        return nn.Sequential(*layers, nn.Linear(widths[-1], size))
+
+    return layer
+
+
+class FieldMaps(nn.Module):
+    """A map for each of some fields; the other fields pass unchanged.
+
+    `sizes` are the embedding sizes of each role. A table's row is mapped where it is read: (H, C, d) and
+    (H, N, d), positions (1, d) and (N, d) once for the whole batch.
+    """
+
+    def __init__(self, sizes: Mapping[Role, Sizes], key: Key, fields: tuple[str, ...], layer: Layer) -> None:
+        super().__init__()
+        self.key = key
+        self.mapped = fields
+        self.layers = nn.ModuleDict()
+        for role in ROLES:
+            for field in fields:
+                if self.name(role, field) not in self.layers:
+                    self.layers[self.name(role, field)] = layer(sizes[role][field])
+
+    def name(self, role: Role, field: str) -> str:
+        """Name of the map of a role and field."""
+        return f"{self.key(role)}_{field}"
+
+    def forward(self, rows: Mapping[Role, Rows]) -> dict[Role, Rows]:
+        return {
+            role: {
+                field: self.layers[self.name(role, field)](tensor) if field in self.mapped else tensor
+                for field, tensor in fields.items()
+            }
+            for role, fields in rows.items()
+        }
+
+
+class JoinedMaps(nn.Module):
+    """A linear map with bias on the concatenation of all fields, cut into fields again behind it."""
+
+    def __init__(self, sizes: Mapping[Role, Sizes], key: Key) -> None:
+        super().__init__()
+        self.key = key
+        self.layers = nn.ModuleDict()
+        for role in ROLES:
+            if key(role) not in self.layers:
+                width = sum(sizes[role].values())
+                self.layers[key(role)] = nn.Linear(width, width)
+
+    def forward(self, rows: Mapping[Role, Rows]) -> dict[Role, Rows]:
+        mapped: dict[Role, Rows] = {}
+        for role, fields in rows.items():
+            joined: Tensor = self.layers[self.key(role)](concatenated(fields))
+            cut = joined.split([tensor.shape[-1] for tensor in fields.values()], -1)
+            mapped[role] = dict(zip(fields, cut, strict=True))
+        return mapped
+
+
+def concatenated(rows: Rows) -> Tensor:
+    """All fields in one vector: (H, C, D) of targets, (H, N, D) of behaviours."""
+    shape = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in rows.values()))
+    return torch.cat([tensor.expand(*shape, -1) for tensor in rows.values()], -1)

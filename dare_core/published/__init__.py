@@ -1,0 +1,1 @@
+"""The authors' published code: configuration, model, weights and samples."""

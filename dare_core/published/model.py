@@ -1,0 +1,180 @@
+"""The authors' published models: their constructor arguments and weight names, served by ours.
+
+Only names and shapes are dealt with here; what is computed is `models.click_model` and its parts, and
+files are `weights`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dare_core.errors import InputError
+from dare_core.models.click_model import ClickModel, Form
+from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, shared_tables
+from dare_core.models.kernels.learned_score import LearnedScore
+from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
+from dare_core.models.search import SameCategory, ScaledDotProduct, SplitFromTheEnd, TopK
+from dare_core.published.config import (
+    ASSIGNMENTS,
+    FIELD_NAMES,
+    MAPPED,
+    SMALL_OUTPUT,
+    TIME_ROWS,
+    OfficialConfig,
+    official_config,
+)
+
+PARTS = (
+    ("main_mlp.", "main_head."),
+    ("auxiliary_mlp.", "auxiliary_head."),
+    ("attention_model.main_model.0.", "score.hidden."),
+    ("attention_model.main_model.1.", "score.activation."),
+    ("attention_model.main_model.2.", "score.out."),
+)
+
+
+def maps_of(config: OfficialConfig, sizes: Mapping[Role, Mapping[str, int]]) -> nn.Module | None:
+    """The maps behind the tables: names and shapes as in the published code."""
+    if config.model_name == "projection":
+        if config.mlp_position_after_concat:
+            return JoinedMaps(sizes, by_role)
+        return FieldMaps(sizes, by_role, config.fields, linear)
+    if config.model_name == "projection_two_linear":
+        return JoinedMaps(sizes, by_module)
+    if config.model_name == "projection_with_mlp":
+        return FieldMaps(sizes, by_module, config.fields, multilayer(*config.mlp_hidden_layer or ()))
+    if config.shrinks:
+        return FieldMaps(sizes, by_module, config.fields, linear_to(SMALL_OUTPUT))
+    if config.model_name in MAPPED:
+        mapped = tuple(field for field in MAPPED[config.model_name] if field in config.fields)
+        return FieldMaps(sizes, by_module, mapped, linear)
+    return None
+
+
+def build_official(values: Mapping[str, Any] | OfficialConfig) -> ClickModel:
+    """A model from the published constructor's arguments, computing as that code does.
+
+    It always has the auxiliary head, as theirs has; whether its loss counts is `use_aux_loss`. Raises
+    InputError for arguments that are not served.
+    """
+    config = values if isinstance(values, OfficialConfig) else official_config(values)
+    assignment = ASSIGNMENTS.get(config.model_name, shared_tables)()
+    full = {"attention": config.all_attention_sizes, "representation": config.all_sizes}
+    sizes = {role: {field: full[role[0]][field] for field in config.fields} for role in assignment}
+    hard = not config.soft_search
+    score: nn.Module
+    if config.attn_func == "learnable":
+        score = LearnedScore(sum(sizes["attention", "target"].values()))
+    elif config.shrinks or not config.use_time:
+        score = SplitFromTheEnd(config.all_attention_sizes["position"], hard)
+    else:
+        score = ScaledDotProduct(hard)
+    form: Form = "target_aware" if config.use_cross_feature else "concatenation"
+    width = sum(sizes["representation", "target"].values())
+    return ClickModel(
+        EmbeddingScheme(
+            assignment,
+            {name: sizes[role] for role, name in assignment.items()},
+            Counts(config.item_n - 1, config.cate_n - 1, TIME_ROWS - 1),
+            config.fields,
+            maps_of(config, sizes),
+        ),
+        score,
+        SameCategory(config.top_k, True) if hard else TopK(config.top_k, True),
+        "product" if config.only_odot else form,
+        SMALL_OUTPUT * len(FIELDS) if config.shrinks else width,
+        average=config.use_long_seq_average,
+    )
+
+
+def side_name(role: Role) -> str:
+    """`attention_of_target` and so on."""
+    return f"{role[0]}_of_{'behavior' if role[1] == 'behaviour' else role[1]}"
+
+
+def table_name(field: str, role: Role) -> str:
+    """The published name of the table that serves a field and a role."""
+    return f"{FIELD_NAMES[field]}_id_embedding_layer_for_{side_name(role)}.weight"
+
+
+def our_names(model: ClickModel) -> dict[str, str]:
+    """Published name -> our name of every weight. What is shared by roles appears once for each role."""
+    names: dict[str, str] = {}
+    layers: dict[str, str] = {}  # published prefix of a map -> ours
+    maps = model.embeddings.maps
+    for role, tables in model.embeddings.assignment.items():
+        for field in model.embeddings.fields:
+            names[table_name(field, role)] = f"embeddings.sets.{tables}.tables.{field}"
+        if isinstance(maps, JoinedMaps):
+            layers[f"mlp_for_{side_name(role)}."] = maps.key(role)
+        if isinstance(maps, FieldMaps):
+            for field in maps.mapped:
+                layers[f"mlp_for_{FIELD_NAMES[field]}_{side_name(role)}."] = maps.name(role, field)
+    parts = [*PARTS, *((published, f"embeddings.maps.layers.{own}.") for published, own in layers.items())]
+    for own in model.state_dict():
+        for published, prefix in parts:
+            if own.startswith(prefix):
+                names[published + own.removeprefix(prefix)] = own
+    return names
+
+
+def unused_tables(model: ClickModel) -> list[str]:
+    """Position tables that the published code makes and stores though its model reads no position."""
+    fields = [field for field in FIELDS if field not in model.embeddings.fields]
+    return [table_name(field, role) for field in fields for role in model.embeddings.assignment]
+
+
+def load_weights(model: ClickModel, weights: Mapping[str, Tensor]) -> None:
+    """Load weights under their published names.
+
+    Raises InputError when a weight is missing, is not of the model, has another shape, or differs between
+    roles that the model lets share it.
+    """
+    state = model.state_dict()
+    loaded: dict[str, Tensor] = {}
+    names = our_names(model)
+    unknown = sorted(set(weights) - set(names) - set(unused_tables(model)))
+    if unknown:
+        raise InputError(f"The weights hold {unknown[0]!r}, which the model has not: are they of another model?")
+    for published, own in names.items():
+        if published not in weights:
+            raise InputError(f"The weights lack {published!r}: are they of another model?")
+        weight = weights[published]
+        if weight.shape != state[own].shape:
+            raise InputError(
+                f"{published!r} has shape {tuple(weight.shape)}, the model needs {tuple(state[own].shape)}."
+            )
+        before = loaded.setdefault(own, weight)
+        if before.data_ptr() != weight.data_ptr() and not torch.equal(before, weight):
+            raise InputError(f"{published!r} differs from what the model shares it with: are they of another model?")
+    model.load_state_dict({name: weight.to(state[name].dtype) for name, weight in loaded.items()})
+
+
+def published_weights(model: ClickModel, unused_size: int = 0) -> dict[str, Tensor]:
+    """A model's weights under their published names, as that code would save them.
+
+    Position tables get the published number of rows and unused ones are zeros (both are read by nothing),
+    the latter of `unused_size` numbers a row. Shared weights share their memory, as `torch.save` keeps it.
+    """
+    state = model.state_dict()
+    padded: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    for published, own in our_names(model).items():
+        if own not in padded:
+            weight = state[own]
+            if own.endswith(".tables.position"):
+                weight = torch.cat([weight, weight.new_zeros(TIME_ROWS - len(weight), weight.shape[1])])
+            padded[own] = weight
+        weights[published] = padded[own]
+    if unused_size:
+        zeros = torch.zeros(TIME_ROWS, unused_size)
+        weights |= dict.fromkeys(unused_tables(model), zeros)
+    return weights
+
+
+def labelled_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy of single samples: logits (B, 2), click first; label (B,) 1 for a click."""
+    log_probability = (torch.softmax(logits, -1) + 1e-8).log()
+    return -torch.where(label.bool(), log_probability[:, 0], log_probability[:, 1]).mean()

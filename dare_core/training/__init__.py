@@ -1,0 +1,1 @@
+"""Training: the loop, optimizers, gradients split by module, finished runs."""

@@ -1,0 +1,126 @@
+"""Gradients of attention and of representation into the embeddings (paper, section 2.2).
+
+A table that serves both modules gets the sum of two gradients. Every role reads its rows through a node of
+its own (`Vectors.rows`), so listening there splits the sum without touching it: what training computes is
+the same, bit for bit, with and without a recorder (part by part; without one it runs in one pass,
+`dare_core.models.kernels.fused`, which differs by rounding).
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dare_core.data.samples import Batch
+from dare_core.models.click_model import ClickModel
+from dare_core.models.embeddings import ROLES, Role, Vectors
+from dare_core.models.kernels.lookup import add_rows
+
+BINS = np.linspace(-1, 1, 41)
+"""Edges of the histogram of row-wise cosines."""
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """Statistics a step (S,) by field, over the rows of the table with a gradient of either module.
+
+    A row's cosine exists where both its gradients are not zero.
+    """
+
+    field: np.ndarray  # (F,) names
+    attention_norm: np.ndarray  # (F, S) mean norm of a row's gradient from attention
+    representation_norm: np.ndarray  # (F, S) the same from representation
+    mean_cosine: np.ndarray  # (F, S) mean over rows: the published statistic
+    negative_share: np.ndarray  # (F, S) share of rows with a negative cosine
+    table_cosine: np.ndarray  # (F, S) cosine of the two gradients of the whole table
+    rows: np.ndarray  # (F, S) rows with a gradient
+    cosine_histogram: np.ndarray  # (F, 40) row-wise cosines over all steps
+
+    def of(self, name: str, field: str) -> np.ndarray:
+        """One statistic (S,) of one field."""
+        return getattr(self, name)[list(self.field).index(field)]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything, by name."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
+class GradientRecorder:
+    """Collects the gradients of a model's embeddings, separately by module."""
+
+    def __init__(self, model: ClickModel) -> None:
+        model.embeddings.apart = True
+        self.fields = model.embeddings.fields
+        self.rows = {
+            field: max(model.embeddings.table(role, field).shape[0] for role in ROLES) for field in self.fields
+        }
+        self.tables = {(role, field): model.embeddings.table(role, field) for role in ROLES for field in self.fields}
+        self.histogram = {field: np.zeros(len(BINS) - 1) for field in self.fields}
+        self.steps: list[dict[str, list[float]]] = []
+        self.heard: dict[tuple[Role, str], Tensor] = {}
+        self.batch: Batch | None = None
+
+    def listen(self, vectors: Vectors, batch: Batch) -> None:
+        """Hear the gradients of the next backward pass."""
+        self.heard = {}
+        self.batch = batch
+        for role, rows in vectors.rows.items():
+            for field, tensor in rows.items():
+                tensor.register_hook(lambda grad, key=(role, field): self.heard.__setitem__(key, grad))
+
+    def table_gradient(self, module: str, field: str) -> Tensor:
+        """(rows, d) gradient of a field's table from one module, as one table for the module would get it."""
+        assert self.batch is not None
+        batch = self.batch
+        length = batch.history_items.shape[1]
+        ids = {
+            ("item", "target"): batch.target_items,
+            ("item", "behaviour"): batch.history_items,
+            ("category", "target"): batch.target_categories,
+            ("category", "behaviour"): batch.history_categories,
+            ("position", "target"): torch.zeros(1, dtype=torch.long),
+            ("position", "behaviour"): torch.arange(length, 0, -1),
+        }
+        assert self.heard, "listen() comes before backward()"
+        size = next(table.shape[1] for (role, name), table in self.tables.items() if (role[0], name) == (module, field))
+        heard = [(role, g) for (role, name), g in self.heard.items() if (role[0], name) == (module, field)]
+        # A module that nothing trains, as attention by hash buckets, is never heard: its gradient is zero.
+        dtype = next(iter(self.heard.values())).dtype
+        total = torch.zeros(self.rows[field], size, dtype=dtype)
+        for role, gradient in heard:
+            rows = gradient.detach().reshape(-1, size).contiguous()
+            add_rows(total.numpy(), ids[field, role[1]].reshape(-1).numpy(), rows.numpy())
+        return total
+
+    def record(self) -> None:
+        """Reduce what was heard to this step's statistics."""
+        step: dict[str, list[float]] = {}
+        for field in self.fields:
+            attention = self.table_gradient("attention", field)
+            representation = self.table_gradient("representation", field)
+            norms = attention.norm(dim=1), representation.norm(dim=1)
+            touched = (norms[0] > 0) | (norms[1] > 0)
+            both = (norms[0] > 0) & (norms[1] > 0)
+            rows = int(touched.sum())
+            if attention.shape[1] == representation.shape[1] and bool(both.any()):
+                dot = (attention * representation).sum(1)
+                cosines = (dot[both] / (norms[0] * norms[1])[both]).double().numpy()
+                self.histogram[field] += np.histogram(cosines.clip(-1, 1), BINS)[0]
+                table = float(dot.sum() / (attention.norm() * representation.norm()))
+                angles = [float(cosines.mean()), float((cosines < 0).mean()), table]
+            else:
+                angles = [np.nan, np.nan, np.nan]
+            means = [float(norm[touched].mean()) if rows else 0.0 for norm in norms]
+            step[field] = [*means, *angles, float(rows)]
+        self.steps.append(step)
+
+    def result(self) -> GradientRecord:
+        """Everything recorded so far."""
+        table = np.array([[step[field] for step in self.steps] for field in self.fields])  # (F, S, 6)
+        names = [entry.name for entry in fields(GradientRecord)][1:-1]
+        return GradientRecord(
+            field=np.array(self.fields),
+            cosine_histogram=np.stack([self.histogram[field] for field in self.fields]),
+            **{name: table[:, :, i] for i, name in enumerate(names)},
+        )
