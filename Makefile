@@ -12,7 +12,7 @@ book: env
 # Notebooks start from an empty store: a full one would be tested instead of the code. The book then reuses runs.
 test: env
 	@echo "== 1/4 ruff"
-	$(BIN)/ruff check dare_core tests benchmarks book notebooks/*.py
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "== 2/4 unit tests"
 	$(ALONE) $(BIN)/python -m pytest -n auto --dist worksteal
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export DARE_STORE="$$store"; \
@@ -49,7 +49,7 @@ lock: env
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 lint: env
-	$(BIN)/ruff check dare_core tests benchmarks book notebooks/*.py
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy dare_core
 
 clean:

@@ -64,15 +64,14 @@ def read_plan(name: str) -> dict[str, Any]:
 def chapter_names() -> list[str]:
     """Every chapter of the book by its study's name, in reading order, the landing page first."""
     toc = read_plan("_toc.yml")
-    return [_study_of(toc["root"]), *(_study_of(chapter["file"]) for chapter in toc["chapters"])]
+    return [Path(file).name for file in (toc["root"], *(chapter["file"] for chapter in toc["chapters"]))]
 
 
 def notebook_of(name: str) -> Path:
-    """Source notebook of a chapter, `notebooks/NN_name.ipynb`. Raises InputError for an unknown chapter."""
-    found = sorted((project_root() / "notebooks").glob(f"[0-9][0-9]_{name}.ipynb"))
-    if not found:
+    """Source notebook of a chapter, `notebooks/NAME.ipynb`. Raises InputError for an unknown chapter."""
+    if name not in chapter_names():
         raise InputError(f"there is no chapter {name!r}: choose from {', '.join(chapter_names())}")
-    return found[0]
+    return project_root() / "notebooks" / f"{name}.ipynb"
 
 
 def chapter_parameters(name: str, profile: str, parameters: dict[str, Any], label: str = "") -> dict[str, Any]:
@@ -246,11 +245,6 @@ def external_resources(html_dir: Path) -> list[str]:
     return found
 
 
-def _study_of(file: str) -> str:
-    """`notebooks/03_convergence` -> `convergence`."""
-    return Path(file).name.split("_", 1)[1]
-
-
 def _order(chapters: list[str] | None) -> dict[str, list[str]]:
     """The chosen chapters and the landing page in order of execution, each with those that it comes after."""
     for name in chapters or []:
@@ -286,7 +280,7 @@ def _stage(out: Path, results: Path, names: list[str]) -> None:
     (static / "mathjax").mkdir()
     shutil.copy(Path(mathjax.origin).parent / "static" / "mathjax" / MATHJAX, static / "mathjax")
     toc = read_plan("_toc.yml")
-    toc["chapters"] = [chapter for chapter in toc["chapters"] if _study_of(chapter["file"]) in names]
+    toc["chapters"] = [chapter for chapter in toc["chapters"] if Path(chapter["file"]).name in names]
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
 
 

@@ -1,11 +1,12 @@
 """Run notebooks with their own parameters on an empty store, and keep their text outputs: `make notebooks`.
 
-Names given as arguments (`python notebooks/refresh.py 05_overall`) restrict it to these notebooks; without, the ledger
+Names given as arguments (`python notebooks/refresh.py overall`) restrict it to these notebooks; without, the ledger
 that they give is stored too, as what `tests/compare_ledger.py` expects.
 
 Pictures and HTML are dropped, so that a difference between two versions can be read.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def parameter_cell(name: str) -> str:
     lines = ["# Parameters: papermill NOTEBOOK OUT -p NAME VALUE, or dare study NAME -p NAME=VALUE"]
     for key, entry in STUDIES[name].Config.model_fields.items():
         comment = f"  # {entry.description}" if entry.description else ""
-        lines.append(f"{key} = {entry.default!r}{comment}")
+        value = json.dumps(entry.default) if isinstance(entry.default, str) else repr(entry.default)
+        lines.append(f"{key} = {value}{comment}")
     return "\n".join(lines)
 
 
@@ -47,22 +49,20 @@ def write_parameters(path: Path) -> None:
     """Bring a notebook's parameter cell in line with its study."""
     notebook = nbformat.read(path, as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    cell["source"] = parameter_cell(path.stem.split("_", 1)[1])
+    cell["source"] = parameter_cell(path.stem)
     nbformat.write(notebook, path)
 
 
 def main() -> None:
     """Refresh the parameter cells and the stored outputs."""
-    asked = sys.argv[1:] or [path.stem for path in FOLDER.glob("[0-9]*.ipynb")]
+    asked = sys.argv[1:] or [path.stem for path in FOLDER.glob("*.ipynb")]
     with tempfile.TemporaryDirectory() as store:
         os.environ["DARE_STORE"] = store
         for path in sorted(FOLDER / f"{name}.ipynb" for name in asked):
             executed = Path(store) / path.name
             write_parameters(path)
             quiet = ["--IPKernelApp.log_level=CRITICAL"]
-            papermill.execute_notebook(
-                path, executed, kernel_name="python3", progress_bar=False, extra_arguments=quiet
-            )
+            papermill.execute_notebook(path, executed, kernel_name="python3", progress_bar=False, extra_arguments=quiet)
             source = nbformat.read(path, as_version=4)
             done = {cell["id"]: cell for cell in nbformat.read(executed, as_version=4).cells}
             code = [cell for cell in source.cells if cell.cell_type == "code"]

@@ -1,11 +1,15 @@
-"""A small log made by hand, and a store of its own for every test."""
+"""A small log made by hand, a store of its own for every test, and chapters run in the tests' own process."""
 
+import ast
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
+from dare_core.book import notebook_of
 from dare_core.config import SampleConfig
 from dare_core.data.logs import Card, Log
 from dare_core.data.samples import Batch
@@ -21,6 +25,26 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DARE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("DARE_WORKERS", "1")  # processes side by side have tests of their own
     return tmp_path / "store"
+
+
+def run_chapter(name: str, **parameters: Any) -> dict[str, Any]:
+    """Run a chapter's notebook with parameters, as papermill does, but in this process.
+
+    Returns its variables (`record` among them), and under `shown` what each code cell displayed last.
+    """
+    variables: dict[str, Any] = {}
+    shown = []
+    for cell in nbformat.read(notebook_of(name), as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        tree = ast.parse(cell.source)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, cell.id, "exec"), variables)
+        if last is not None:
+            shown.append(eval(compile(ast.Expression(last.value), cell.id, "eval"), variables))
+        if "parameters" in cell.metadata.get("tags", []):
+            variables |= parameters
+    return variables | {"shown": shown}
 
 
 def make_log(users: int = 60, items: int = 80, categories: int = 8, seed: int = 0, shortest: int = 10) -> Log:

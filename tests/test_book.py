@@ -55,7 +55,7 @@ def test_every_chapter_has_a_place_in_the_order_of_execution() -> None:
 def test_a_failing_cell_names_the_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "01_data.ipynb"
+    path = tmp_path / "data.ipynb"
     nbformat.write(notebook, path)
     monkeypatch.setattr(book, "notebook_of", lambda name: path)
     with pytest.raises(InputError, match="data.*ZeroDivisionError"):
@@ -71,7 +71,7 @@ def test_a_kernel_is_this_python_whatever_is_registered(tmp_path: Path, monkeypa
     assert KernelSpecManager().get_kernel_spec("python3").argv[0] == "false", "the test can fail"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys; print(sys.executable)")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "01_data.ipynb"
+    path = tmp_path / "data.ipynb"
     nbformat.write(notebook, path)
     monkeypatch.setattr(book, "notebook_of", lambda name: path)
     executed = nbformat.read(execute_chapter("data", {}, tmp_path / "out"), as_version=4)

@@ -19,7 +19,7 @@ def executed(own_store: Path, tmp_path: Path) -> tuple[Path, Path]:
     (results / "data.json").write_text(json.dumps({"rows": [], "runs": {"computed": 3, "reused": 1}}), "utf-8")
     (results / "data_cards.csv").write_text("a\n1\n", "utf-8")
     (results / "gradients.json").write_text("{}", "utf-8")
-    notebook = tmp_path / "01_data.ipynb"
+    notebook = tmp_path / "data.ipynb"
     notebook.write_text("executed", "utf-8")
     return notebook, results
 

@@ -33,7 +33,6 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DARE_WORKERS", raising=False)
 
 
-
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule.os, "cpu_count", lambda: 2)

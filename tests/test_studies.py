@@ -10,7 +10,7 @@ import numpy as np
 import papermill
 import polars as pl
 import pytest
-from conftest import make_log
+from conftest import make_log, run_chapter
 
 from dare_core.book import chapter_names, chapter_parameters, notebook_of
 from dare_core.data.generated import WorldConfig, generate
@@ -176,9 +176,8 @@ def test_c1_of_equal_models_contains_1() -> None:
 def test_two_models_that_never_arrive_are_not_equally_fast() -> None:
     world = experiment("generated", seeds=2)
     runs = world.runs_at("TWIN")
-    rule = world.competence.rule
-    assert np.isnan(convergence.speedup(world, runs, runs, rule, 3.0).estimate)
-    assert convergence.speedup(world, runs, runs, rule, 0.01).estimate == 1
+    assert np.isnan(convergence.speedup(world, runs, runs, 3.0).estimate)
+    assert convergence.speedup(world, runs, runs, 0.01).estimate == 1
 
 
 def gradient_record(representation: float, attention: float, cosines: list[float]) -> GradientRecord:
@@ -209,29 +208,30 @@ def test_gradients_are_not_judged_before_300_steps() -> None:
 
 
 def test_convergence_writes_its_record(own_store: Path) -> None:
-    config = convergence.Config.checked({**QUICK, "models": "DARE,TWIN"})
-    result = convergence.run(config)
-    content = json.loads((config.results_path / "convergence.json").read_text())
+    settings = {**QUICK, "models": "DARE,TWIN"}
+    chapter = run_chapter("convergence", **settings)
+    record = chapter["record"]
+    content = json.loads((record.config.results_path / "convergence.json").read_text())
     lines = {line["quantity"]: line for line in content["rows"]}
     assert {line["claim"] for line in content["rows"]} == {"C1"} and lines["speedup_70"]["primary"]
     assert lines["speedup_70"]["verdict"] == "cannot be tested here", "two worlds, few steps"
     assert lines["speedup_70"]["worlds"] == 2 and lines["speedup_70"]["embedding_size"] == 16
-    scores = pl.read_csv(config.results_path / "convergence_scores.csv")
+    scores = pl.read_csv(record.config.results_path / "convergence_scores.csv")
     assert set(scores["model or rule"]) >= {"DARE", "TWIN", "popularity", "logistic regression on these"}
-    again = convergence.run(config)
-    assert again.record.store.computed == 0
-    assert again.record.rows == result.record.rows
-    other = convergence.run(config.model_copy(update={"size": 4}))
-    assert other.record.tables["scores"][0]["AUC"] != result.record.tables["scores"][0]["AUC"]
-    shown = convergence.show_curves(result)
-    assert "alt=" in shown.html and "DARE on generated" in shown.text
+    again = run_chapter("convergence", **settings)["record"]
+    assert again.store.computed == 0
+    assert again.rows == record.rows
+    other = run_chapter("convergence", **settings, **{"size": 4})["record"]
+    assert other.tables["scores"][0]["AUC"] != record.tables["scores"][0]["AUC"]
+    drawn = next(shown for shown in chapter["shown"] if "[figure]" in repr(shown))
+    assert "alt=" in drawn.html and "DARE on generated" in drawn.text
 
 
 def test_nothing_to_learn_is_not_judged() -> None:
     """C1 on the world in which nothing can be predicted."""
-    config = convergence.Config.checked({**QUICK, "logs": "independent", "seeds": 3, "targets": 19, "world_users": 180})
-    result = convergence.run(config)
-    found = {line.quantity: line for line in result.record.rows}["speedup_70"]
+    settings = {**QUICK, "logs": "independent", "seeds": 3, "targets": 19, "world_users": 180}
+    record = run_chapter("convergence", **settings)["record"]
+    found = {line.quantity: line for line in record.rows}["speedup_70"]
     assert found.verdict == "cannot be tested here"
     assert "nothing to learn" in found.note or "not learned" in found.note, found.note
 
@@ -335,4 +335,4 @@ def test_record_labels_the_kind_of_log() -> None:
     world = record.use("generated")
     record.judge("A1", "decay_slope", None, world, "too few positions")
     assert record.rows[0].kind == "generated log" and record.rows[0].verdict == "cannot be tested here"
-    assert notebook_of("data").name == "01_data.ipynb"
+    assert notebook_of("data").name == "data.ipynb"

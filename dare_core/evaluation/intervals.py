@@ -143,7 +143,7 @@ def holm(comparisons: Mapping[str, Replicates]) -> dict[str, Interval]:
 
 
 def all_above(comparisons: Mapping[str, Replicates]) -> Interval:
-    """"Above 0 in each": the smallest difference, as an intersection-union test (Berger 1982).
+    """*Above 0 in each*: the smallest difference, as an intersection-union test (Berger 1982).
 
     The lower bound is the smallest of the uncorrected ones: all must be above 0, and no correction is needed. The
     upper bound is the smallest of Holm's: that one of several is below 0 must be shown against all of them.
@@ -156,7 +156,7 @@ def all_above(comparisons: Mapping[str, Replicates]) -> Interval:
 
 
 def none_above(comparisons: Mapping[str, Replicates]) -> Interval:
-    """"Above 0 in none": the largest difference. The upper bound is the largest of the uncorrected ones, the lower
+    """*Above 0 in none*: the largest difference. The upper bound is the largest of the uncorrected ones, the lower
     bound the largest of Holm's: that one of several is above 0 must be shown against all of them."""
     turned = all_above({name: -values for name, values in comparisons.items()})
     return replace(turned, estimate=-turned.estimate, low=-turned.high, high=-turned.low)

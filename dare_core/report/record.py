@@ -109,8 +109,9 @@ class ChapterRecord:
         label = self.config.label
         self.rows.append(row(self.claims[claim], quantity, measured, basis, label, note, own_best, blocked))
 
-    def write(self) -> Path:
-        """Write the metrics file and one CSV a table; returns the metrics file's path."""
+    def write(self, **tables: list[dict[str, Any]]) -> Path:
+        """Add tables; write the metrics file and one CSV per table. Returns the metrics file's path."""
+        self.tables |= tables
         folder = self.config.results_path
         for name, lines in self.tables.items():
             with atomic_path(folder / f"{self.chapter}_{name}.csv") as temporary:

@@ -4,7 +4,7 @@ of what was judged on it."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -138,6 +138,15 @@ class Experiment:
         found = self.store.get_many([self.run_config(model, seed, **changes) for model, seed in wanted])
         self.runs |= dict(zip(wanted, found, strict=True))
 
+    def runs_of(self, model: str) -> list[Run]:
+        """The runs of a trained model, one per seed."""
+        return [self.runs[model, seed] for seed in self.seeds]
+
+    @property
+    def trained(self) -> list[str]:
+        """The models that were trained, in that order."""
+        return list(dict.fromkeys(model for model, _ in self.runs))
+
     def samples(self, seed: int, **changes: Any) -> dict[str, Samples]:
         """The samples that every model sees with a seed."""
         return self.store.samples(self.run_config("DARE", seed, **changes))
@@ -229,6 +238,15 @@ class Record(ChapterRecord):
 
     config: StudyConfig
     store: RunStore
+
+    @classmethod
+    def start(cls, chapter: str, config: StudyConfig) -> Self:
+        """The empty record of a chapter, with the store of runs."""
+        return cls(chapter, config, RunStore())
+
+    def use_all(self) -> list[Experiment]:
+        """Open every log that is asked for."""
+        return [self.use(name) for name in self.config.log_names]
 
     def use(self, name: str) -> Experiment:
         """Open a log, noting what it is."""

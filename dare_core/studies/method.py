@@ -160,7 +160,6 @@ def identical_rows(experiment: Experiment, count: int) -> list[dict[str, Any]]:
     experiment.compute([(REFERENCE, {"repetition": r}) for r in range(count)])
     runs: list[list[Run]] = [experiment.runs_at(REFERENCE, repetition=r) for r in range(count)]
     auc: list[Replicates] = [experiment.auc_replicates([run.test_probability for run in own]) for own in runs]
-    rule = experiment.competence.rule
     rows = []
 
     def add(claim: str, quantity: str, which: str, measured: Interval, alarms: Sequence[str]) -> None:
@@ -177,7 +176,7 @@ def identical_rows(experiment: Experiment, count: int) -> list[dict[str, Any]]:
         sure = ("holds", "holds, smaller", "contradicted")
         add("O1", "dare_minus_best_other", which, all_above(turned), sure)
     for first, second in combinations(range(count), 2):
-        measured = speedup(experiment, runs[first], runs[second], rule, 0.7)
+        measured = speedup(experiment, runs[first], runs[second], 0.7)
         sure = ("holds", "holds, smaller", "contradicted")
         add("C1", "speedup_70", f"TWIN {first} and TWIN {second}", measured, sure)
     return rows
