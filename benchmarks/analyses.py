@@ -23,7 +23,7 @@ import torch
 from common import figure_line, write_figures
 
 from dare_core.data.samples import Clicks, Samples
-from dare_core.data.world import WorldConfig
+from dare_core.data.worlds import WorldConfig
 from dare_core.evaluation.discriminability import CLUSTERS, cluster, discriminability
 from dare_core.evaluation.gains import GainRule
 from dare_core.evaluation.intervals import user_groups

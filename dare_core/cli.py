@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from dare_core.data.reading import OnBadRows
+from dare_core.data.readers import OnBadRows
 from dare_core.errors import InputError
 from dare_core.published.cli import official_app
 

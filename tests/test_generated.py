@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dare_core.data import calibration, generated
 from dare_core.data.generated import generate, world_of
 from dare_core.data.logs import Card, Log, prepare
-from dare_core.data.world import Kernel, World, WorldConfig, build_world, true_relevance
+from dare_core.data.worlds import Kernel, World, WorldConfig, build_world, true_relevance
 from dare_core.files import sha256_of
 
 HEAD = Path(__file__).parents[2] / "shared" / "data" / "taobao_head" / "UserBehavior.csv"
@@ -127,7 +127,7 @@ def test_without_decay_every_lag_is_alike() -> None:
 
 def test_without_semantics_only_hidden_themes_continue() -> None:
     world = build_world(WorldConfig(kind="no_semantics", users=1_000, items=4_000, categories=40, item_exponent=0.2))
-    items, lengths, probability = generated._simulate(world)
+    items, lengths, probability = generated.draw_items(world)
     assert (world.theme[1:] >= 0).mean() > 0.95
     user = np.repeat(np.arange(1_000), lengths)
     category, theme = world.item_category[items], world.theme[items]

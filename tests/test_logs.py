@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dare_core.data import logs, readers, table
+from dare_core.data import logs, readers
 from dare_core.data.logs import (
     Card,
     available,
@@ -41,8 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def sound_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file must be read by the fast way: the slow one fails the test."""
-    for module in (readers, table):
-        monkeypatch.setattr(module, "mend_rows", lambda *_: pytest.fail("a sound file was read line by line"))
+    monkeypatch.setattr(readers, "checked_batches", lambda *_: pytest.fail("a sound file was read line by line"))
 
 
 def written(tmp_path: Path, name: str, lines: list[str]) -> Path:

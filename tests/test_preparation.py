@@ -18,11 +18,11 @@ from conftest import SMALL_SAMPLES, make_log
 
 from dare_core import cli
 from dare_core.config import SampleConfig
-from dare_core.data import generated_file, logs, readers, reading, samples
+from dare_core.data import delimited, generated_file, logs, readers, samples
 from dare_core.data.calibration import match, statistics, taobao_statistics
-from dare_core.data.generated_file import file_size, write_taobao
+from dare_core.data.generated_file import file_size, row_blocks, write_taobao
 from dare_core.data.logs import Log, load, prepare
-from dare_core.data.reading import number
+from dare_core.data.readers import number
 from dare_core.data.samples import Past, item_counts, make_samples
 from dare_core.errors import InputError
 from dare_core.files import sha256_of
@@ -79,8 +79,8 @@ def same_as(log: Log, rows: list[list[str]]) -> bool:
 def test_reading_in_batches_equals_counting_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, shift: int
 ) -> None:
-    monkeypatch.setattr(readers, "ROWS_A_BATCH", batch)
-    monkeypatch.setattr(readers, "mend_rows", lambda *_: pytest.fail("a sound file was read line by line"))
+    monkeypatch.setattr(delimited, "ROWS_PER_BATCH", batch)
+    monkeypatch.setattr(readers, "checked_batches", lambda *_: pytest.fail("a sound file was read line by line"))
     rows = raw_rows(400, shift=shift)
     path = tmp_path / "a.csv"
     for seed, end in enumerate(("\n", "\r\n")):
@@ -106,7 +106,7 @@ def test_batches_arrive_at_the_size_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 5, 10_000])
 def test_the_line_by_line_way_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(readers, "ROWS_A_BATCH", batch)
+    monkeypatch.setattr(delimited, "ROWS_PER_BATCH", batch)
     rows = raw_rows(200)
     (tmp_path / "a.csv").write_bytes(lines(rows))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(lines(rows)))
@@ -120,7 +120,7 @@ def test_the_line_by_line_way_gives_the_same(tmp_path: Path, monkeypatch: pytest
     def no_fast_way(*_: object) -> None:
         raise pl.exceptions.ComputeError("not sound")
 
-    monkeypatch.setattr(readers, "scan_rows", no_fast_way)
+    monkeypatch.setattr(readers, "sound_batches", no_fast_way)
     slow = prepare("taobao", tmp_path / "a.csv", name="a")
     assert slow.card == fast.card and slow.fingerprint == fast.fingerprint == packed.fingerprint == skipped.fingerprint
     assert (skipped.card.rows_read, skipped.card.bad_rows) == (202, 2)
@@ -147,7 +147,7 @@ def test_files_prepared_at_once_under_one_name_are_one_of_them(tmp_path: Path, m
 
 @pytest.mark.parametrize("short", [["7", "2", "3", "pv"], ["7", "2", "3", "pv", ""], ["", "2", "3", "pv", "4"]])
 def test_a_gap_in_any_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: list[str]) -> None:
-    monkeypatch.setattr(readers, "ROWS_A_BATCH", 20)
+    monkeypatch.setattr(delimited, "ROWS_PER_BATCH", 20)
     rows = raw_rows(100)
     (tmp_path / "a.csv").write_bytes(lines([*rows[:70], short, *rows[70:]]))
     with pytest.raises(InputError, match=r"1 of 101 rows cannot be used: .*\(1 row: line 71\)"):
@@ -183,7 +183,7 @@ def test_numbers_do_not_depend_on_how_they_are_looked_up(monkeypatch: pytest.Mon
             assert number(kind).to_list() == expected and number(kind).dtype == pl.Int32
         small = number(column)
         assert number(small.cast(pl.UInt64)).to_list() == small.to_list()
-    monkeypatch.setattr(reading, "SMALL_LOOKUP", 10)
+    monkeypatch.setattr(readers, "SMALL_LOOKUP", 10)
     assert number(pl.Series([7, 90_000, 7, 1])).to_list() == [1, 2, 1, 3]
     assert number(pl.Series([None, 5, None, 5], dtype=pl.Int64)).to_list() == [1, 2, 1, 2]
 
@@ -273,8 +273,8 @@ def test_a_generated_file_is_read_as_generated(raw_file: Path) -> None:
 
 def test_same_seed_same_bytes_whatever_the_blocks(tmp_path: Path) -> None:
     contents = []
-    for users_a_block, seed in ((10_000, 1), (1, 1), (7, 1), (7, 2)):
-        write_taobao(tmp_path / "a.csv", 3_000, seed, users_a_block)
+    for users_per_block, seed in ((10_000, 1), (1, 1), (7, 1), (7, 2)):
+        write_taobao(tmp_path / "a.csv", 3_000, seed, users_per_block)
         contents.append((tmp_path / "a.csv").read_bytes())
     assert contents[0] == contents[1] == contents[2] != contents[3]
     assert contents[0].count(b"\n") == 3_000
@@ -287,18 +287,18 @@ def test_tiny_files(tmp_path: Path, rows: int) -> None:
 
 
 def test_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = generated_file._write_users
+    whole = generated_file._draw_clicks
 
-    def stop(*arguments: object) -> int:
+    def stop(*arguments: object) -> None:
         if stop.calls:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
         stop.calls = 1  # type: ignore[attr-defined]
-        return whole(*arguments)
+        whole(*arguments)
 
     stop.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(generated_file, "_write_users", stop)
+    monkeypatch.setattr(generated_file, "_draw_clicks", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_taobao(tmp_path / "a.csv", 3_000, users_a_block=7)
+        write_taobao(tmp_path / "a.csv", 3_000, users_per_block=7)
     assert list(tmp_path.glob("*.csv")) == [] and not list(tmp_path.glob(".writing*"))
     with pytest.raises(InputError, match="is a folder"):
         write_taobao(tmp_path, 10)
@@ -307,8 +307,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_file_of_the_published_size_resembles_the_head_of_the_real_log(tmp_path: Path) -> None:
-    blocks = generated_file._blocks(file_size(100_000_000), 1, 812)
-    (tmp_path / "a.csv").write_bytes(next(blocks)[0])
+    next(row_blocks(file_size(100_000_000), 1, 812)).write_csv(tmp_path / "a.csv", include_header=False)
     compared = match(taobao_statistics(), statistics(prepare("taobao", tmp_path / "a.csv", name="head")))
     ratio = dict(compared.select("statistic", "ratio").iter_rows())
     for name in (

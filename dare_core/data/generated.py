@@ -1,115 +1,207 @@
-"""Draws the logs of generated worlds; `dare_core.data.world` states their random processes."""
+"""Draws the logs of generated worlds; `dare_core.data.worlds` states their random processes."""
 
 import hashlib
+from typing import NamedTuple
 
+import numba
 import numpy as np
 import polars as pl
 
 from dare_core.data.logs import Card, Log, find, store_log
-from dare_core.data.world import REACH, Floats, Ints, Kernel, World, WorldConfig, build_world
+from dare_core.data.worlds import REACH, Floats, Ints, World, WorldConfig, build_world
 from dare_core.files import canonical_json, short_hash
 
-# Raised when the process changes: a stored log of the same configuration is then another one.
 PROCESS = 1
+"""Version of the random process, part of a stored log's name: raise it when a configuration gives other clicks."""
 SOURCE = "dare_core.data.generated"
+"""Source in the card of a generated log, by which `world_of` recognises it."""
+UNIFORMS = 7
+"""Uniform numbers that decide one click of the twin."""
 
 
-def _cumulative(weights: Floats) -> Floats:
-    """Cumulative distribution whose last value is exactly 1, so that no uniform number falls outside."""
+class Members(NamedTuple):
+    """Members of groups, from which one is drawn in proportion to its weight; groups are small whole numbers."""
+
+    order: Ints  # members by group
+    cumulative: Floats  # (members + 1,) sum of the weights before each place of `order`
+    start: Ints  # (groups + 1,) first place of each group
+
+    @classmethod
+    def of(cls, group: Ints, weight: Floats) -> "Members":
+        """From each member's group and weight."""
+        order = np.argsort(group, kind="stable")
+        start = np.searchsorted(group[order], np.arange(group.max() + 2))
+        return cls(order, np.concatenate([[0.0], np.cumsum(weight[order])]), start)
+
+    def draw(self, group: Ints, uniform: Floats) -> Ints:
+        """One member of each given group; `uniform` in [0, 1) decides which."""
+        drawn = np.empty(group.size, np.int64)
+        _draw_members(self, group.ravel(), uniform.ravel(), drawn)
+        return drawn.reshape(group.shape)
+
+
+@numba.njit(cache=True)
+def _draw_members(members: Members, group: Ints, uniform: Floats, drawn: Ints) -> None:
+    for i in range(len(group)):
+        drawn[i] = _member(members, group[i], uniform[i])
+
+
+@numba.njit(cache=True)
+def _member(members: Members, group: int, uniform: float) -> int:
+    first, stop = members.start[group], members.start[group + 1]
+    low, high = members.cumulative[first], members.cumulative[stop]
+    sums = members.cumulative[first : stop + 1]
+    place = first + np.searchsorted(sums, low + uniform * (high - low), side="right") - 1
+    return members.order[min(max(place, first), stop - 1)]
+
+
+def cumulative(weights: Floats) -> Floats:
+    """Cumulative distribution whose last value is exactly 1, so that no uniform number lies beyond it."""
     total = np.cumsum(weights)
     return total / total[-1]
 
 
-class _Grouped:
-    """Draws a member of a given group in proportion to its weight; groups are small whole numbers."""
+class Twin(NamedTuple):
+    """The twin's process for one world, as the compiled functions take it."""
 
-    def __init__(self, group: Ints, weight: Floats) -> None:
-        self.order = np.argsort(group, kind="stable")
-        self.cumulative = np.concatenate([[0.0], np.cumsum(weight[self.order])])
-        self.start = np.searchsorted(group[self.order], np.arange(group.max() + 2))
+    popularity: Floats  # cumulative P(c)
+    item_category: Ints
+    of_category: Members  # items
+    of_group: Members  # categories
+    group: Ints
+    repeat_kernel: Floats  # cumulative
+    continue_kernel: Floats  # cumulative
+    interest_weight: Floats  # cumulative
+    own_interest: float  # the text's g
+    related: float
+    in_turn: int  # of a category's new items every so many-th is the next in turn; 0: none
 
-    def draw(self, group: Ints, uniform: Floats) -> Ints:
-        """One member's index for each given group; `uniform` in [0, 1) decides which."""
-        first, stop = self.start[group], self.start[group + 1]
-        low, high = self.cumulative[first], self.cumulative[stop]
-        found = np.searchsorted(self.cumulative, low + uniform * (high - low), side="right") - 1
-        return self.order[np.clip(found, first, stop - 1)]
+    @classmethod
+    def of(cls, world: World, in_turn: int = 0) -> "Twin":
+        """The process of a world."""
+        c = world.config
+        return cls(
+            cumulative(world.category_probability),
+            world.item_category,
+            Members.of(world.item_category, world.item_share),
+            Members.of(world.group, world.category_probability),
+            world.group,
+            cumulative(c.repeat_kernel.values()),
+            cumulative(c.continue_kernel.values()),
+            cumulative(1.0 / np.arange(1, c.interests + 1)),
+            c.interest_share / (1 - (c.repeat_share + c.continue_share)),
+            c.related,
+            in_turn,
+        )
 
 
-def _positions(kernel: Kernel, uniform: Floats) -> Ints:
-    return np.searchsorted(_cumulative(kernel.values()), uniform, side="right") + 1
+class Users(NamedTuple):
+    """What is each user's own in the twin's process."""
+
+    interests: Ints  # (users, interests) categories
+    repeat: Floats  # (users,) share of repeated items
+    past: Floats  # (users,) the same and the share of continued categories
 
 
-def _twin_clicks(world: World, rng: np.random.Generator) -> Ints:
-    """Items (longest, users) of the twin, drawn step by step for all users at once."""
-    c, users = world.config, world.config.users
-    popularity = _cumulative(world.category_probability)
-    in_category = _Grouped(world.item_category, world.item_share)
-    in_group = _Grouped(world.group, world.category_probability)
-    interests = np.searchsorted(popularity, rng.random((users, c.interests)), side="right")
-    interest_weight = _cumulative(1.0 / np.arange(1, c.interests + 1))
-    everyone = np.arange(users)
+def draw_users(world: World, users: int, rng: np.random.Generator) -> Users:
+    """Interests and shares of so many users."""
+    c = world.config
     past_share = c.repeat_share + c.continue_share
-    base_interest = c.interest_share / (1 - past_share)
+    uniform = rng.random((users, c.interests))
+    interests = np.searchsorted(cumulative(world.category_probability), uniform, side="right")
     mean = np.array([c.repeat_share, c.continue_share, 1 - past_share])
     repeat, past = rng.dirichlet(c.alikeness * np.maximum(mean, 1e-9), users).T[:2].cumsum(axis=0)
-    items = np.zeros((REACH + c.longest, users), np.int64)
-    for t in range(len(items)):
-        part, moved, fresh, which, base = rng.random((5, users))
-        repeats, continues = part < repeat, part < past
-        uniform = rng.random(users)
-        p = np.where(repeats, _positions(c.repeat_kernel, uniform), _positions(c.continue_kernel, uniform))
-        from_past = continues & (p <= t)
-        source = items[np.maximum(t - p, 0), everyone]
-        own = interests[everyone, np.searchsorted(interest_weight, which, side="right")]
-        anyone = np.searchsorted(popularity, which, side="right")
-        category = np.where(base < base_interest, own, anyone)
-        source_category = world.item_category[source]
-        related = in_group.draw(world.group[source_category], which)
-        category = np.where(from_past, np.where(moved < c.related, related, source_category), category)
-        item = in_category.draw(category, fresh)
-        clicked = (items[max(t - REACH, 0) : t] == item).any(axis=0)
-        item = np.where(clicked, in_category.draw(category, rng.random(users)), item)
-        items[t] = np.where(from_past & repeats, source, item)
-    return items[REACH:]
+    return Users(interests, repeat, past)
 
 
-def _no_semantics_clicks(world: World, rng: np.random.Generator) -> Ints:
-    """Items (longest, users) of the world in which only the hidden themes continue."""
-    c, users = world.config, world.config.users
+@numba.njit(cache=True)
+def next_item(twin: Twin, users: Users, user: int, clicked: Ints, uniform: Floats, new: Ints) -> int:
+    """The item that a user clicks after the items `clicked`, oldest first.
+
+    `uniform` (7,) in [0, 1) decides; `new` (categories + 1,) counts the new items of each category, with
+    `twin.in_turn` only.
+    """
+    part, moved, fresh, which, base, position, again = uniform
+    t = len(clicked)
+    repeats = part < users.repeat[user]
+    kernel = twin.repeat_kernel if repeats else twin.continue_kernel
+    p = np.searchsorted(kernel, position, side="right") + 1
+    if part < users.past[user] and p <= t:
+        source = clicked[t - p]
+        if repeats:
+            return source
+        category = twin.item_category[source]
+        if moved < twin.related:
+            category = _member(twin.of_group, twin.group[category], which)
+    elif base < twin.own_interest:
+        category = users.interests[user, np.searchsorted(twin.interest_weight, which, side="right")]
+    else:
+        category = np.searchsorted(twin.popularity, which, side="right")
+    if twin.in_turn:
+        turn, within = divmod(new[category], twin.in_turn)
+        new[category] += 1
+        if within == 0:
+            first, stop = twin.of_category.start[category], twin.of_category.start[category + 1]
+            return twin.of_category.order[first + turn % (stop - first)]
+    item = _member(twin.of_category, category, fresh)
+    known = False
+    for before in range(max(t - REACH, 0), t):
+        known |= clicked[before] == item  # without a way out of the loop, so that it is vectorised
+    return _member(twin.of_category, category, again) if known else item
+
+
+@numba.njit(cache=True)
+def _next_items(twin: Twin, users: Users, items: Ints, t: int, uniform: Floats, new: Ints) -> None:
+    """Column `t` of `items` (users, clicks) from the columns before it and `uniform` (7, users)."""
+    for user in range(len(items)):
+        items[user, t] = next_item(twin, users, user, items[user, :t], uniform[:, user], new)
+
+
+def _twin_items(world: World, rng: np.random.Generator) -> Ints:
+    """Items (users, longest) of the twin, drawn click by click for all users at once."""
+    c = world.config
+    twin, users = Twin.of(world), draw_users(world, c.users, rng)
+    items = np.zeros((c.users, REACH + c.longest), np.int64)
+    for t in range(items.shape[1]):
+        _next_items(twin, users, items, t, rng.random((UNIFORMS, c.users)), np.empty(0, np.int64))
+    return items[:, REACH:]
+
+
+def _no_semantics_items(world: World, rng: np.random.Generator) -> Ints:
+    """Items (users, longest) of the world in which only the hidden themes continue."""
+    c = world.config
     has_themes = np.zeros(c.categories + 1, bool)
     has_themes[world.item_category[world.theme >= 0]] = True
-    drawn = _Grouped(world.item_category * (c.themes + 1) + world.theme + 1, world.item_share)
-    popularity = _cumulative(world.category_probability)
-    everyone = np.arange(users)
-    themes = np.zeros((REACH + c.longest, users), np.int64)
+    of_theme = Members.of(world.item_category * (c.themes + 1) + world.theme + 1, world.item_share)
+    popularity = cumulative(world.category_probability)
+    kernel = cumulative(c.continue_kernel.values())
+    themes = np.zeros((REACH + c.longest, c.users), np.int64)
     items = np.zeros_like(themes)
     for t in range(len(themes)):
-        part, position, fresh, which = rng.random((4, users))
-        p = _positions(c.continue_kernel, position)
+        part, position, fresh, which = rng.random((4, c.users))
+        p = np.searchsorted(kernel, position, side="right") + 1
         continues = (part < c.theme_continue) & (p <= t)
-        themes[t] = np.where(continues, themes[np.maximum(t - p, 0), everyone], rng.integers(c.themes, size=users))
+        before = themes[np.maximum(t - p, 0), np.arange(c.users)]
+        themes[t] = np.where(continues, before, rng.integers(c.themes, size=c.users))
         category = np.searchsorted(popularity, which, side="right")
-        key = category * (c.themes + 1) + np.where(has_themes[category], themes[t] + 1, 0)
-        items[t] = drawn.draw(key, fresh)
-    return items[REACH:]
+        items[t] = of_theme.draw(category * (c.themes + 1) + np.where(has_themes[category], themes[t] + 1, 0), fresh)
+    return items[REACH:].T
 
 
-def _simulate(world: World) -> tuple[Ints, Ints, Floats]:
+def draw_items(world: World) -> tuple[Ints, Ints, Floats]:
     """Items of all clicks (users one after another), clicks per user, and the items' marginal probability."""
     c = world.config
     rng = np.random.default_rng([c.world_seed, 1])
     span = c.longest + 1 - c.shortest
     uniform = rng.random(c.users) * -np.expm1(-span / c.length_scale)
     lengths = c.shortest + np.minimum((-c.length_scale * np.log1p(-uniform)).astype(np.int64), span - 1)
-    in_category = _Grouped(world.item_category, world.item_share)
-    probability = world.category_probability
-    share = world.item_share
+    of_category = Members.of(world.item_category, world.item_share)
+    probability, share = world.category_probability, world.item_share
     shape = (c.longest, c.users)
     if c.kind == "twin":
-        items = _twin_clicks(world, rng)
+        items = _twin_items(world, rng)
     elif c.kind == "no_semantics":
-        items = _no_semantics_clicks(world, rng)
+        items = _no_semantics_items(world, rng)
         themed = world.theme >= 0
         key = world.item_category * c.themes + world.theme
         of_theme = np.bincount(key[themed], weights=share[themed], minlength=key.max() + 1)
@@ -118,21 +210,26 @@ def _simulate(world: World) -> tuple[Ints, Ints, Floats]:
     elif c.kind == "no_decay":
         theta = rng.dirichlet(c.concentration * probability[1:], size=c.users)
         uniforms = rng.random((c.users, c.longest))
-        drawn = [np.searchsorted(_cumulative(t), u, side="right") + 1 for t, u in zip(theta, uniforms, strict=True)]
-        items = in_category.draw(np.stack(drawn, axis=1), rng.random(shape))
+        drawn = [np.searchsorted(cumulative(t), u, side="right") + 1 for t, u in zip(theta, uniforms, strict=True)]
+        items = of_category.draw(np.stack(drawn, axis=1), rng.random(shape)).T
         probability = np.concatenate([[0.0], theta.mean(axis=0)])
     else:
-        category = np.searchsorted(_cumulative(probability), rng.random(shape), side="right")
-        items = in_category.draw(category, rng.random(shape))
-    kept = np.arange(c.longest)[None, :] < lengths[:, None]
-    return items.T[kept], lengths, probability[world.item_category] * share
+        category = np.searchsorted(cumulative(probability), rng.random(shape), side="right")
+        items = of_category.draw(category, rng.random(shape)).T
+    kept = np.arange(c.longest) < lengths[:, None]
+    return items[kept], lengths, probability[world.item_category] * share
 
 
 def generate(config: WorldConfig) -> Log:
-    """The world's log, from the store where it is there already.
+    """The log of a world, drawn unless it is stored already.
 
     Ids cover the whole world, also items and categories that are never clicked, so that
     `Log.item_probability` is the true marginal probability of a click for every item.
+    It is stored as `generated-KIND-HASH`, with the hash of the configuration.
+
+    >>> log = generate(WorldConfig(kind="independent", users=3, items=9, categories=2, shortest=5, longest=5))
+    >>> log.card.rows_kept, len(log.item_probability)
+    (15, 10)
     """
     options = config.model_dump(mode="json")
     text = canonical_json(options | {"process": PROCESS})
@@ -141,7 +238,7 @@ def generate(config: WorldConfig) -> Log:
     if stored is not None:
         return stored
     world = build_world(config)
-    items, lengths, probability = _simulate(world)
+    items, lengths, probability = draw_items(world)
     to_id = np.concatenate([[0], np.random.default_rng([config.world_seed, 2]).permutation(config.items) + 1])
     item_category = np.empty_like(world.item_category)
     item_category[to_id] = world.item_category
@@ -153,7 +250,7 @@ def generate(config: WorldConfig) -> Log:
         kind="generated log",
         source=SOURCE,
         terms="free to use: no real person's data",
-        provenance=["Drawn from the random process stated in dare_core/data/world.py."],
+        provenance=["Drawn from the random process stated in dare_core/data/worlds.py."],
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         rows_read=len(items),
         rows_kept=len(items),

@@ -1,8 +1,8 @@
 """Writes generated logs as raw files in the format of Taobao's `UserBehavior.csv`, at the published size.
 
 Rows are `user,item,category,behaviour,timestamp` without a header, users one after another, oldest first. The
-file is for measuring preparation and training at paper scale; the worlds of `dare_core.data.world`, whose true
-relevance is known, are for findings.
+file serves to measure preparation and training at paper scale; findings use the logs of `dare_core.data.worlds`, whose
+true relevance is known.
 
 **Size.** A file of 100 million rows has 984,114 users, 4,068,790 items and 9,407 categories among its clicks,
 the published counts; a file of n rows has n / 10^8 times as many of each, rounded, but at least one user,
@@ -10,37 +10,28 @@ the published counts; a file of n rows has n / 10^8 times as many of each, round
 1.23, which gives about 86,000 users of 984,114 at least 210 clicks; they add up to n exactly.
 
 **Process.** Each row is a click (`pv`) with probability 0.896, a user's first always; otherwise `cart`, `fav` or
-`buy` on the item clicked last (0.055, 0.029, 0.020). Categories have the popularity P(c) proportional to
-(rank + 7.4)^-1.356, and items in proportion to P(c), at least one. With the kernels k and shares of the twin
-world (`WorldConfig`), the click after n others is
-
-- with probability `repeat_share` the item at position p, p drawn from k_repeat (position 1 is the newest);
-- with probability `continue_share` (1 - `related`) an item of the category at position p, p from k_continue;
-- otherwise, and where p > n, an item of another category: with probability g = `interest_share` /
-  (1 - `repeat_share` - `continue_share`) one of the user's 11 interests (drawn from P, the j-th chosen in
-  proportion to 1 / j), else one drawn from P.
-
-An item of a category is drawn with a density proportional to (rank + 3.91)^-`ITEM_EXPONENT`; but each category's
-every 8th such draw takes its items in turn, so that each of them is clicked. The exponent, 0.85, was chosen by hand
-of four so that the first 812 users of a file of the published size have about the item popularity of the real
-log's head (`calibration.match`); nothing else was fitted. Times are uniform in the log's
-period and ascend within a user. Ids are a random choice from a range 1.03 times (users, ascending) and 1.27 times
-(items and categories) as large as the number of ids. The first user is always `GENERATED_FIRST_USER`
-(the published log begins with user 1): by it the reader knows such a file, and labels the log as generated.
+`buy` on the item clicked last (0.055, 0.029, 0.020). Clicks are those of the `twin` world, with two differences:
+there is no burn-in, and every 8th new item of a category is its next item in turn, so that each item is
+clicked. `ITEM_EXPONENT` was chosen by hand of four so that the first 812 users of a file of the
+published size have about the item popularity of the real log's head (`log_statistics`); nothing else was
+fitted. Times are uniform in the log's period and ascend within a user. Ids are a random choice from a range 1.03
+times (users, ascending) and 1.27 times (items and categories) as large as the number of ids. The first user is always
+`GENERATED_FIRST_USER` (the published log begins with user 1), by which the reader recognises such a file and labels
+the log as generated.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+import polars as pl
 from tqdm import tqdm
 
-from dare_core.data.readers import GENERATED_FIRST_USER, TAOBAO_PERIOD
-from dare_core.data.world import WorldConfig
+from dare_core.data.generated import UNIFORMS, Twin, Users, draw_users, next_item
+from dare_core.data.readers import GENERATED_FIRST_USER, TAOBAO_FIELDS, TAOBAO_PERIOD
+from dare_core.data.worlds import Floats, Ints, WorldConfig, build_world
 from dare_core.errors import InputError
 from dare_core.files import atomic_path
 
@@ -48,14 +39,11 @@ PUBLISHED_ROWS = 100_000_000
 PUBLISHED_USERS, PUBLISHED_ITEMS, PUBLISHED_CATEGORIES = 984_114, 4_068_790, 9_407
 LENGTH_SHAPE = 1.23
 ITEM_EXPONENT = 0.85
-IN_TURN = 8  # of a category's new items, each 8th is the next in turn
-BEHAVIOURS = (b"pv", b"cart", b"fav", b"buy")
+IN_TURN = 8  # of a category's new items, every 8th is the next in turn
+BEHAVIOURS = ("pv", "cart", "fav", "buy")
 BEHAVIOUR_SHARES = (0.896, 0.055, 0.029, 0.020)
 USER_ID_RANGE, ITEM_ID_RANGE = 1.03, 1.27
-LONGEST_ROW = 64  # bytes, more than any row has
-USERS_A_BLOCK = 10_000  # about a million rows
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+USERS_PER_BLOCK = 10_000  # about a million rows
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,13 @@ class FileSize:
 
 
 def file_size(rows: int) -> FileSize:
-    """Users, items and categories of a file of so many rows: in proportion to the published counts."""
+    """Users, items and categories of a file of so many rows: in proportion to the published counts.
+
+    Raises InputError for less than one row.
+
+    >>> file_size(100_000_000)
+    FileSize(rows=100000000, users=984114, items=4068790, categories=9407)
+    """
     if rows < 1:
         raise InputError(f"a file of {rows} rows cannot be generated: give --rows a number of 1 or more.")
 
@@ -80,11 +74,11 @@ def file_size(rows: int) -> FileSize:
     return FileSize(rows, part(PUBLISHED_USERS, 1), part(PUBLISHED_ITEMS, categories), categories)
 
 
-def write_taobao(path: Path, rows: int, seed: int = 1, users_a_block: int = USERS_A_BLOCK) -> FileSize:
+def write_taobao(path: Path, rows: int, seed: int = 1, users_per_block: int = USERS_PER_BLOCK) -> FileSize:
     """Write a generated log of so many rows in Taobao's format; same rows and seed, same bytes.
 
-    Memory is bounded by the ids and one block of users. The file appears when it is whole. Progress is shown
-    on a terminal.
+    Memory is bounded by what the world holds per user and item, and one block of users. The file appears when it is
+    complete. Progress is shown on a terminal. Raises InputError where `path` is a folder or `rows` below 1.
     """
     size = file_size(rows)
     if path.is_dir():
@@ -94,32 +88,64 @@ def write_taobao(path: Path, rows: int, seed: int = 1, users_a_block: int = USER
         temporary.open("wb") as file,
         tqdm(total=rows, unit="rows", unit_scale=True, desc="generating", disable=None) as progress,
     ):
-        for block, written in _blocks(size, seed, users_a_block):
-            file.write(block)
-            progress.update(written)
+        for block in row_blocks(size, seed, users_per_block):
+            block.write_csv(file, include_header=False)
+            progress.update(block.height)
     return size
 
 
-def _blocks(size: FileSize, seed: int, users_a_block: int) -> Iterator[tuple[memoryview, int]]:
-    """The file's bytes in blocks of users, with the number of rows of each."""
-    rng = np.random.default_rng([seed, 0])
-    lengths = _rows_of_users(size, rng)
-    user_ids = np.sort(_some_ids(size.users, USER_ID_RANGE, rng))
+def row_blocks(size: FileSize, seed: int, users_per_block: int) -> Iterator[pl.DataFrame]:
+    """The file's rows in blocks of users; the same rows whatever the size of a block."""
+    ids, own, behaviours, times, clicks = (np.random.default_rng([seed, stream]) for stream in range(5))
+    lengths = _rows_per_user(size, ids)
+    user_ids = np.sort(_some_ids(size.users, USER_ID_RANGE, ids))
     user_ids += GENERATED_FIRST_USER - user_ids[0]
-    item_ids = _some_ids(size.items, ITEM_ID_RANGE, rng)
-    category_ids = rng.permutation(int(ITEM_ID_RANGE * size.items) + size.categories)[: size.categories] + 1
-    process = _process(size)
-    drawn = np.zeros(size.categories, np.int64)
-    clicks = np.random.default_rng([seed, 1])
-    for first in range(0, size.users, users_a_block):
-        some = slice(first, first + users_a_block)
-        written = int(lengths[some].sum())
-        text = np.empty(written * LONGEST_ROW, np.uint8)
-        used = _write_users(user_ids[some], lengths[some], item_ids, category_ids, drawn, clicks, text, *process)
-        yield memoryview(text[:used].data), written
+    item_ids = _some_ids(size.items, ITEM_ID_RANGE, ids)
+    category_ids = ids.permutation(int(ITEM_ID_RANGE * size.items) + size.categories)[: size.categories] + 1
+    default = WorldConfig()
+    groups = max(round(default.groups * size.categories / default.categories), 1)
+    world = build_world(
+        WorldConfig(items=size.items, categories=size.categories, groups=groups, item_exponent=ITEM_EXPONENT)
+    )
+    twin, users = Twin.of(world, IN_TURN), draw_users(world, size.users, own)
+    new = np.zeros(size.categories + 1, np.int64)
+    period = TAOBAO_PERIOD[1] - TAOBAO_PERIOD[0]
+    for first in range(0, size.users, users_per_block):
+        some = slice(first, first + users_per_block)
+        rows, start = lengths[some], np.cumsum(lengths[some]) - lengths[some]
+        owner = np.repeat(np.arange(len(rows)), rows)
+        behaviour = np.searchsorted(np.cumsum(BEHAVIOUR_SHARES[:-1]), behaviours.random(len(owner)), side="right")
+        behaviour[start] = 0
+        time = np.sort(owner * period + times.integers(period, size=len(owner))) - owner * period
+        click = behaviour == 0
+        items = np.empty(click.sum(), np.int64)
+        uniform = clicks.random((len(items), UNIFORMS))
+        clicks_per_user = np.add.reduceat(click, start, dtype=np.int64)
+        block_users = Users(users.interests[some], users.repeat[some], users.past[some])
+        _draw_clicks(twin, block_users, clicks_per_user, uniform, new, items)
+        item = items[np.cumsum(click) - 1]
+        yield pl.DataFrame(
+            {
+                "user": user_ids[some][owner],
+                "item": item_ids[item - 1],
+                "category": category_ids[world.item_category[item] - 1],
+                "behaviour": pl.Series(behaviour, dtype=pl.UInt8).cat.to(pl.Enum(BEHAVIOURS)),
+                "time": TAOBAO_PERIOD[0] + time,
+            }
+        ).select(TAOBAO_FIELDS)
 
 
-def _rows_of_users(size: FileSize, rng: np.random.Generator) -> Ints:
+@numba.njit(cache=True)
+def _draw_clicks(twin: Twin, users: Users, clicks: Ints, uniform: Floats, new: Ints, items: Ints) -> None:
+    """Fill `items`, so many of each user as `clicks` says, from `uniform` (items, 7); count `new` items."""
+    first = 0
+    for user in range(len(clicks)):
+        for at in range(first, first + clicks[user]):
+            items[at] = next_item(twin, users, user, items[first:at], uniform[at], new)
+        first += clicks[user]
+
+
+def _rows_per_user(size: FileSize, rng: np.random.Generator) -> Ints:
     """Rows of each user, at least 1, which add up to the file's."""
     weight = rng.gamma(LENGTH_SHAPE, size=size.users)
     end = np.rint(np.cumsum(weight) * ((size.rows - size.users) / weight.sum())).astype(np.int64)
@@ -130,128 +156,3 @@ def _rows_of_users(size: FileSize, rng: np.random.Generator) -> Ints:
 def _some_ids(count: int, wider: float, rng: np.random.Generator) -> Ints:
     """So many different ids from a range somewhat wider, in random order."""
     return rng.permutation(int(wider * count) + 1)[:count] + 1
-
-
-def _process(size: FileSize) -> tuple[Any, ...]:
-    """The constants of the process, as the compiled loop takes them."""
-    c = WorldConfig()
-    popularity = (np.arange(1, size.categories + 1) + c.category_shift) ** -c.category_exponent
-    popularity /= popularity.sum()
-    steps = np.rint((size.items - size.categories) * np.cumsum(popularity)).astype(np.int64)
-    first_item = np.concatenate([[0], steps + np.arange(1, size.categories + 1)])  # of each category; one more
-    return (
-        np.cumsum(popularity),
-        first_item,
-        np.cumsum(c.repeat_kernel.values()),
-        np.cumsum(c.continue_kernel.values()),
-        np.array([c.repeat_share, c.repeat_share + c.continue_share * (1 - c.related)]),
-        c.interest_share / (1 - c.repeat_share - c.continue_share),
-        np.cumsum(1 / np.arange(1, c.interests + 1)),
-        c.item_shift,
-        np.cumsum(BEHAVIOUR_SHARES),
-        np.array([name.ljust(4, b"\0") for name in BEHAVIOURS], "S4").view(np.uint8).reshape(-1, 4),
-    )
-
-
-@numba.njit(cache=True)
-def _pick(cumulative: Floats, uniform: float) -> int:
-    """Index drawn with the weights of a cumulative sum; `uniform` in [0, 1)."""
-    found = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
-    return min(found, len(cumulative) - 1)
-
-
-@numba.njit(cache=True)
-def _write_number(text: NDArray[np.uint8], at: int, number: int) -> int:
-    """Write decimal digits at a place; returns the place after them."""
-    length, rest = 1, number // 10
-    while rest:
-        length, rest = length + 1, rest // 10
-    for place in range(at + length - 1, at - 1, -1):
-        text[place] = 48 + number % 10
-        number //= 10
-    return at + length
-
-
-@numba.njit(cache=True)
-def _write_users(
-    users: Ints,
-    lengths: Ints,
-    item_ids: Ints,
-    category_ids: Ints,
-    drawn: Ints,
-    rng: np.random.Generator,
-    text: NDArray[np.uint8],
-    popularity: Floats,
-    first_item: Ints,
-    repeat_kernel: Floats,
-    continue_kernel: Floats,
-    shares: Floats,
-    own_interest: float,
-    interest_weights: Floats,
-    item_shift: float,
-    behaviour_shares: Floats,
-    behaviour_names: NDArray[np.uint8],
-) -> int:
-    """Draw the rows of some users and write them into `text`; returns the bytes used. `drawn` counts new items."""
-    at = 0
-    longest = lengths.max()
-    items, categories = np.empty(longest, np.int64), np.empty(longest, np.int64)
-    times = np.empty(longest + 1)
-    interests = np.empty(len(interest_weights), np.int64)
-    power = 1 - ITEM_EXPONENT
-    low = item_shift**power
-    for index in range(len(users)):
-        rows = lengths[index]
-        for j in range(len(interests)):
-            interests[j] = _pick(popularity, rng.random())
-        total = 0.0
-        for row in range(rows + 1):  # normalised sums of exponential gaps are sorted uniform times
-            total -= np.log1p(-rng.random())
-            times[row] = total
-        clicks = 0
-        for row in range(rows):
-            behaviour = _pick(behaviour_shares, rng.random()) if row else 0
-            if behaviour == 0:
-                part, uniform = rng.random(), rng.random()
-                item, category = -1, -1
-                if part < shares[0]:
-                    source = clicks - 1 - _pick(repeat_kernel, uniform)
-                    if source >= 0:
-                        item, category = items[source], categories[source]
-                elif part < shares[1]:
-                    source = clicks - 1 - _pick(continue_kernel, uniform)
-                    if source >= 0:
-                        category = categories[source]
-                if category < 0:
-                    if rng.random() < own_interest:
-                        category = interests[_pick(interest_weights, rng.random())]
-                    else:
-                        category = _pick(popularity, rng.random())
-                if item < 0:
-                    first, count = first_item[category], first_item[category + 1] - first_item[category]
-                    if drawn[category] % IN_TURN == 0:
-                        rank = drawn[category] // IN_TURN % count
-                    else:  # the inverse of the cumulative density
-                        high = (count + item_shift) ** power
-                        rank = int((low + rng.random() * (high - low)) ** (1 / power) - item_shift)
-                    drawn[category] += 1
-                    item = first + min(max(rank, 0), count - 1)
-                items[clicks], categories[clicks] = item, category
-                clicks += 1
-            at = _write_number(text, at, users[index])
-            text[at] = 44
-            at = _write_number(text, at + 1, item_ids[items[clicks - 1]])
-            text[at] = 44
-            at = _write_number(text, at + 1, category_ids[categories[clicks - 1]])
-            text[at] = 44
-            at += 1
-            for letter in behaviour_names[behaviour]:
-                if letter:
-                    text[at] = letter
-                    at += 1
-            text[at] = 44
-            seconds = int((TAOBAO_PERIOD[1] - TAOBAO_PERIOD[0]) * times[row] / total)
-            at = _write_number(text, at + 1, TAOBAO_PERIOD[0] + seconds)
-            text[at] = 10
-            at += 1
-    return at

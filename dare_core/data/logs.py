@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from dare_core.data.readers import READERS
-from dare_core.data.reading import OnBadRows, number
+from dare_core.data.readers import READERS, OnBadRows, number
 from dare_core.errors import InputError
 from dare_core.files import atomic_folder, locked, remove_folder, store_root, write_json
 

@@ -9,7 +9,7 @@ import numpy as np
 from dare_core.data.generated import world_of
 from dare_core.data.logs import Log
 from dare_core.data.samples import Samples
-from dare_core.data.world import true_relevance
+from dare_core.data.worlds import true_relevance
 from dare_core.evaluation.attention_maps import mean_known, own_first, rank_correlation, symmetry
 from dare_core.evaluation.gains import Gains
 from dare_core.evaluation.intervals import Interval, Replicates, interval, wilson

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log, prepare
-from dare_core.data.reading import OnBadRows
+from dare_core.data.readers import OnBadRows
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval
 from dare_core.files import atomic_path, store_root

@@ -1,14 +1,14 @@
 """Generated worlds: click logs with a stated random process, so that the true relevance is known.
 
-**What every world shares.** Categories c = 1..C have the popularity
+**Common to all worlds.** Categories c = 1..C have the popularity
 P(c) proportional to (rank + category_shift)^-category_exponent; an item i of category c has the popularity
-q(i | c) proportional to (rank within c + item_shift)^-item_exponent, and a category has items in proportion
-to P(c), at least one. Related categories form `groups`, dealt out by popularity three neighbours at a time,
-so that each has popular and rare ones. Ids are a random permutation of the ranks: an id tells nothing. A
-user has T clicks, T = shortest + an exponential of scale `length_scale`, cut at `longest`. Position p = 1 is
-the click just before the one that is drawn, and kernels live on p = 1..200.
+q(i | c) proportional to (rank within c + item_shift)^-item_exponent, and the number of items of a category is
+proportional to P(c), at least one. Related categories form `groups`, dealt out by popularity three neighbours at a
+time, so that each group has popular and rare ones. Ids are a random permutation of the ranks: they carry no
+information. A user has T clicks, T = shortest + an exponential variable of scale `length_scale`, at most `longest`.
+Position p = 1 is the click just before the one that is drawn; kernels are distributions over p = 1..200.
 
-**twin** (the default; its numbers are calibrated on the head of the real Taobao log, see `calibration`).
+**twin** (the default; calibrated on statistics of the head of the real Taobao log, see `log_statistics`).
 Each user has m long-lived interests z_1..z_m drawn from P(c), with weights theta_j proportional to 1 / j, and
 shares (repeat, continue, rest) drawn from a Dirichlet distribution whose parameters are `alikeness` times the
 world's mean shares. The next click (c, i) is drawn from
@@ -21,7 +21,7 @@ world's mean shares. The next click (c, i) is drawn from
     g = interest_share / (1 - repeat_share - continue_share),
 
 where an item drawn from q(i | c) that is among the user's last 200 is drawn once more (the real log has far
-more items, so hardly ever the same one by accident). A position before the user's first click is replaced by
+more items, so accidental repeats are rare in it). A position before the user's first click is replaced by
 a draw from `rest`. 200 clicks of burn-in are drawn for each user and left out of the log. The process keeps
 the popularity of categories: over all worlds a click has category c with probability P(c).
 `item_probability` is P(c) q(i | c), from which clicks differ by the redrawing.
@@ -34,11 +34,11 @@ independent draws from theta(c) q(i | c). Histories are exchangeable: position c
 given the last N categories P(c | past) = (sum_p 1[c_p = c] + a P(c)) / (N + a) exactly.
 `item_probability` is the mean of theta(c) q(i | c) over the users of this world.
 
-**no_semantics.** Relevance is a matter of position alone. Every click has a category drawn from P(c),
+**no_semantics.** Relevance depends on position alone. Every click has a category drawn from P(c),
 whatever came before, and a hidden theme: with probability `theme_continue` that of the click at position
 p ~ k_continue, otherwise uniform over `themes`. The item is drawn from the items of (category, theme); in a
 category with fewer items than themes from q(. | c). So recent behaviours matter through the items' hidden
-themes, and no behaviour's category, the target's own included, says anything about the next category.
+themes, and no behaviour's category, not even the target's own, informs about the next category.
 Burn-in as above; over all worlds the marginal is P(c) mean_theme q(i | c, theme) = `item_probability`.
 """
 
@@ -49,10 +49,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-# Positions that a kernel covers; also the burn-in, so that the first stored click has a full past.
 REACH = 200
-# Categories of neighbouring popularity that are dealt to one group in a turn.
-TOGETHER = 3
+"""Positions that a kernel covers; also the length of the burn-in, so that the first stored click has a full past."""
+CATEGORIES_PER_DEAL = 3
+"""Categories of neighbouring popularity that are dealt to the same group at a time."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ class WorldConfig(BaseModel, frozen=True, extra="forbid"):
     """A world: same configuration, same log. The symbols are those of the module's text.
 
     The twin's default numbers come from some seven timed coordinate and random searches, none run to its end,
-    that minimised the squared log ratios of `calibration.match` between the Taobao head and the mean of worlds
+    that minimised the squared log ratios of `log_statistics.compare` between the Taobao head and the mean of worlds
     with seeds 11, 12 and 13. Between searches the form of the process was changed (kernels, users' shares,
     groups), so the fit has no held-out part. Two choices that those statistics leave open were made by hand:
     `related` is at most 0.4, so that a category is mostly followed by itself, and `interest_share` is at least
@@ -139,7 +139,7 @@ def build_world(config: WorldConfig) -> World:
     probability = np.zeros(n + 1)
     rank = rng.permutation(n)  # from 0, of categories 1..n
     probability[1:] = (by_rank / by_rank.sum())[rank]
-    group = np.concatenate([[0], rank // TOGETHER % config.groups + 1])
+    group = np.concatenate([[0], rank // CATEGORIES_PER_DEAL % config.groups + 1])
     steps = np.rint((config.items - n) * np.cumsum(probability)).astype(np.int64)
     counts = np.diff(steps) + 1
     item_category = np.concatenate([[0], np.repeat(np.arange(1, n + 1), counts)])
