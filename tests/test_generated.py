@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dare_core.data import calibration, generated
+from dare_core.data import generated
 from dare_core.data.generated import generate, world_of
+from dare_core.data.log_statistics import LAGS, statistics, taobao_statistics
 from dare_core.data.logs import Card, Log, prepare
 from dare_core.data.worlds import Kernel, World, WorldConfig, build_world, true_relevance
 from dare_core.files import sha256_of
@@ -75,8 +76,9 @@ def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_twin_matches_the_taobao_head() -> None:
-    table = calibration.match(calibration.taobao_statistics(), calibration.statistics(generate(WorldConfig())))
-    ratio = dict(zip(table["statistic"], table["ratio"], strict=True))
+    found, published = statistics(generate(WorldConfig())), taobao_statistics()["statistics"]
+    assert list(found) == list(published)
+    ratio = {name: (found[name] or 0) / published[name] for name in found}
     tolerances = {
         "same category at lag": 0.20,
         "same category by chance": 0.20,
@@ -97,10 +99,10 @@ def test_independent_clicks_tell_nothing_about_the_next() -> None:
     log = generate(WorldConfig(kind="independent", users=500, items=2_000, categories=50, longest=300))
     assert log.item_probability is not None
     p = np.bincount(log.item_category, weights=log.item_probability)
-    s = calibration.statistics(log)
-    error = np.sqrt((p**2).sum() / s["clicks"])
+    s = statistics(log)
+    error = np.sqrt((p**2).sum() / len(log.items))  # every user is long enough to be counted
     for lag in (1, 2, 10, 50):
-        assert abs(s["same_category"][s["lags"].index(lag)] - (p**2).sum()) < 4 * error
+        assert abs((s[f"same category at lag {lag}"] or 0) - (p**2).sum()) < 4 * error
     # The marginal of clicks is the stated probability (chi-square, 49 degrees of freedom, 0.1 % level).
     expected = p[1:] * len(log.items)
     counts = np.bincount(log.categories, minlength=51)[1:]
@@ -111,13 +113,12 @@ def test_independent_clicks_tell_nothing_about_the_next() -> None:
 
 def test_without_decay_every_lag_is_alike() -> None:
     log = generate(WorldConfig(kind="no_decay", users=1_500, items=2_000, categories=100))
-    s = calibration.statistics(log)
-    same = dict(zip(s["lags"], s["same_category"], strict=True))
+    s = statistics(log)
     world = world_of(log)
     assert world is not None
     a, chance = world.config.concentration, (world.category_probability**2).sum()
     for lag in (1, 2, 3, 5, 10, 50, 100, 200):
-        assert same[lag] == pytest.approx((1 + a * chance) / (1 + a), rel=0.05)
+        assert s[f"same category at lag {lag}"] == pytest.approx((1 + a * chance) / (1 + a), rel=0.05)
     # Clicks have the marginal that is stated for the users of this world.
     assert log.item_probability is not None
     p = np.bincount(log.item_category, weights=log.item_probability)
@@ -234,59 +235,51 @@ def test_kernel_sums_to_one_and_follows_its_formula() -> None:
 def test_statistics_agree_with_loops() -> None:
     rng = np.random.default_rng(5)
     users = [[(int(i), int(i) % 4 + 1) for i in rng.integers(1, 30, n)] for n in (120, 61, 20, 260)]
-    s = calibration.statistics(_log(users))
+    s = statistics(_log(users))
     kept = [u for u in users if len(u) >= 60]
-    assert (s["users"], s["clicks"], s["all_users"], s["all_clicks"]) == (3, 441, 4, 461)
-    for name, field in (("item", 0), ("category", 1)):
+    for name, plural, field in (("item", "items", 0), ("category", "categories", 1)):
         values = [[click[field] for click in u] for u in kept]
-        for at, lag in enumerate(s["lags"]):
+        for lag in LAGS:
             pairs = [v[t] == v[t - lag] for v in values for t in range(lag, len(v))]
-            assert s[f"same_{name}"][at] == pytest.approx(np.mean(pairs))
+            assert s[f"same {name} at lag {lag}"] == pytest.approx(np.mean(pairs))
         for window in (50, 200):
             starts = [(v, b) for v in values for b in range(0, len(v) - window + 1, window)]
             counts = [len(set(v[b : b + window])) for v, b in starts]
-            found = s["distinct"][str(window)][name]
-            assert found["mean"] == pytest.approx(np.mean(counts))
-            assert found["q90"] == pytest.approx(np.quantile(counts, 0.9))
+            distinct = f"distinct {plural} per {window} clicks"
+            assert s[f"{distinct}, mean"] == pytest.approx(np.mean(counts))
+            assert s[f"{distinct}, 10 % quantile"] == pytest.approx(np.quantile(counts, 0.1))
+            assert s[f"{distinct}, 90 % quantile"] == pytest.approx(np.quantile(counts, 0.9))
             hits = [v[t] in v[t - window : t] for v in values for t in range(window, len(v))]
-            assert s["seen"][f"last_{window}"][name] == pytest.approx(np.mean(hits))
-        last = [v[-1] in v[max(0, len(v) - 201) : -1] for v in values]
-        assert s["seen"]["last_click"][name] == pytest.approx(np.mean(last))
+            assert s[f"{name} among the last {window}"] == pytest.approx(np.mean(hits))
         everything = [click[field] for u in users for click in u]
         counts = sorted((everything.count(v) for v in set(everything)), reverse=True)
-        popularity = s[f"{name}_popularity"]
-        assert popularity["top_share"][1] == pytest.approx(sum(counts[:2]) / 461)
-        assert popularity["once_share"] == pytest.approx(counts.count(1) / 461)
+        assert s[f"share of clicks on the top 1 {plural}"] == pytest.approx(counts[0] / 461)
+        top = s[f"share of clicks on the top 10 {plural}"]
+        assert top == (pytest.approx(sum(counts[:10]) / 461) if len(counts) >= 10 else None)
+        assert s[f"share of clicks on {plural} clicked once"] == pytest.approx(counts.count(1) / 461)
         if name == "category":
             chance = sum(c * (c - 1) for c in counts) / (461 * 460)
-            assert s["same_category_by_chance"] == pytest.approx(chance)
+            assert s["same category by chance"] == pytest.approx(chance)
     switches = [
         (u, a[1], b[1]) for u, own in enumerate(kept) for a, b in zip(own, own[1:], strict=False) if a[1] != b[1]
     ]
     pairs = [(x, y) for x in switches for y in switches if x[0] != y[0]]
     leaving = [(x, y) for x, y in pairs if x[1] == y[1]]
-    assert s["switches"]["same_arrival"] == pytest.approx(np.mean([x[2] == y[2] for x, y in leaving]))
-    assert s["switches"]["by_chance"] == pytest.approx(np.mean([x[2] == y[2] for x, y in pairs]))
+    arrivals = s["two users' switches out of a category end in one"]
+    assert arrivals == pytest.approx(np.mean([x[2] == y[2] for x, y in leaving]))
+    assert s["the same by chance"] == pytest.approx(np.mean([x[2] == y[2] for x, y in pairs]))
 
 
 def test_statistics_of_short_users_only() -> None:
-    s = calibration.statistics(_log([[(1, 1), (2, 1)], [(1, 1)]]))
-    assert s["users"] == 0 and s["same_category"][0] is None and s["distinct"]["50"]["item"] is None
-    table = calibration.match(s, s)
-    assert table.columns == ["statistic", "first", "second", "ratio"] and table["ratio"].null_count() > 0
+    s = statistics(_log([[(1, 1), (2, 1)], [(1, 1)]]))
+    assert s["same category at lag 1"] is None and s["distinct items per 50 clicks, mean"] is None
+    assert s["the same by chance"] is None and s["same category by chance"] == 1
+    assert list(s) == list(taobao_statistics()["statistics"])
 
 
 def test_statistics_of_the_taobao_head_are_those_stored() -> None:
     if not HEAD.exists():
         pytest.skip(f"needs {HEAD.name} in ../shared/data/taobao_head")
-    stored = calibration.taobao_statistics()
+    stored = taobao_statistics()
     assert sha256_of(HEAD) == stored["source_sha256"]
-    found = calibration.statistics(prepare("taobao", HEAD, name="head"))
-    for key, value in found.items():
-        assert _flat(value) == pytest.approx(_flat(stored[key])), key
-
-
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [x for key in sorted(value) for x in _flat(value[key])]
-    return [x for item in value for x in _flat(item)] if isinstance(value, list) else [value]
+    assert statistics(prepare("taobao", HEAD, name="head")) == pytest.approx(stored["statistics"])

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pydantic import Field
 
-from dare_core.data.calibration import match, statistics, taobao_statistics
+from dare_core.data.log_statistics import statistics, taobao_statistics
 from dare_core.evaluation.intervals import Replicates, interval
 from dare_core.evaluation.metrics import Array
 from dare_core.evaluation.relevance import (
@@ -173,15 +173,13 @@ def show_shapes(result: Result) -> Shown:
 
 def show_match(result: Result) -> Shown:
     """How near each log is to the Taobao head, in the statistics that calibrated the generated world."""
-    compared = {view.experiment.name: match(taobao_statistics(), view.statistics) for view in result.views}
-    first = next(iter(compared.values()))
     rows = [
         {
             "statistic": name,
             "Taobao head": published,
-            **{log: frame["second"][i] for log, frame in compared.items()},
+            **{view.experiment.name: view.statistics[name] for view in result.views},
         }
-        for i, (name, published) in enumerate(first.select("statistic", "first").iter_rows())
+        for name, published in taobao_statistics()["statistics"].items()
     ]
     return table(rows, "The Taobao head (published log, aggregated statistics) beside the logs of this book")
 
