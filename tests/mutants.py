@@ -197,8 +197,8 @@ MUTANTS = [
     Mutant(
         "negatives may be clicked items",
         "dare_core/data/samples.py",
-        'rule = past if config.negative_rule == "unclicked" else None',
-        "rule = None",
+        'unclicked = log if config.negative_rule == "unclicked" else None',
+        "unclicked = None",
         "samples",
     ),
     Mutant(

@@ -23,7 +23,7 @@ from dare_core.data.generated_file import file_size, row_blocks, write_taobao
 from dare_core.data.log_statistics import statistics, taobao_statistics
 from dare_core.data.logs import Log, load, prepare
 from dare_core.data.readers import number
-from dare_core.data.samples import Past, item_counts, make_samples
+from dare_core.data.samples import first_clicks, item_counts, make_samples
 from dare_core.errors import InputError
 from dare_core.files import sha256_of
 
@@ -193,9 +193,8 @@ def test_numbers_do_not_depend_on_how_they_are_looked_up(monkeypatch: pytest.Mon
 
 def test_first_clicks_and_counts_by_brute_force() -> None:
     log = make_log(users=30, items=40)
-    past = Past(log)
     users, items = (grid.ravel() for grid in np.meshgrid(np.arange(30), np.arange(1, 41), indexing="ij"))
-    found = past.first_row(users, items.astype(np.int32))
+    found = first_clicks(log, users, items.astype(np.int32))
     for user, item, row in zip(users, items, found, strict=True):
         start, stop = log.offsets[user : user + 2]
         at = np.flatnonzero(log.items[start:stop] == item)

@@ -226,10 +226,6 @@ def generate(config: WorldConfig) -> Log:
     Ids cover the whole world, also items and categories that are never clicked, so that
     `Log.item_probability` is the true marginal probability of a click for every item.
     It is stored as `generated-KIND-HASH`, with the hash of the configuration.
-
-    >>> log = generate(WorldConfig(kind="independent", users=3, items=9, categories=2, shortest=5, longest=5))
-    >>> log.card.rows_kept, len(log.item_probability)
-    (15, 10)
     """
     options = config.model_dump(mode="json")
     text = canonical_json(options | {"process": PROCESS})

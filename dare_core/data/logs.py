@@ -18,11 +18,11 @@ from dare_core.data.readers import READERS, OnBadRows, number
 from dare_core.errors import InputError
 from dare_core.files import atomic_folder, locked, remove_folder, store_root, write_json
 
-COMPLETE_JOURNEY = "complete_journey"  # its package is a dependency: this log is there without being prepared
+COMPLETE_JOURNEY = "complete_journey"  # its package is a dependency: this log needs no preparation by the user
 
 
 class Card(BaseModel, frozen=True, extra="forbid"):
-    """The data card of a log: where it comes from, what was kept, how much there is."""
+    """The data card of a log: its source, what was kept of it, and its size."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class Card(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Log:
-    """Clicks, contiguous by user, oldest first. Ids start at 1; 0 is padding."""
+    """An interaction log: clicks, contiguous by user, oldest first. Ids start at 1; 0 is padding."""
 
     card: Card
     items: np.ndarray  # int32 (rows,)
@@ -164,9 +164,9 @@ def store_log(
 
 
 def _arrays(card: Card, column: Callable[[str], pl.Series], table: pl.DataFrame) -> Log:
-    """Arrays from the columns user, item and category, asked for one after another, and the table of items.
+    """The log of the columns user, item and category, which are read one after another, and of the table of items.
 
-    ValueError where they are not what the card says.
+    Raises ValueError where they are not what the card says.
     """
     runs = column("user").rle()
     item, category = column("item").to_numpy(writable=True), column("category").to_numpy(writable=True)
@@ -203,9 +203,10 @@ def _fingerprint(log: Log) -> str:
 
 
 def load(name: str) -> Log:
-    """A stored log, checked against its card. Complete Journey is prepared when it is first asked for.
+    """A stored log, checked against its card. Complete Journey is prepared the first time that it is loaded.
 
-    Raises InputError where there is no such log, saying which there are, or where its files were changed.
+    Raises InputError where there is no log of that name (the message lists those there are), or where its files were
+    changed.
     """
     log = find(name)
     if log is not None:
@@ -263,7 +264,7 @@ def lengths(log: Log) -> np.ndarray:
 
 
 def shortest_user_error(log: Log, minimum: int) -> InputError:
-    """What to say when no user has `minimum` clicks: how many have how many."""
+    """The error for a log in which no user has `minimum` clicks: how many users have how many."""
     clicks = lengths(log)
     reached = [f"{(clicks >= least).sum():,} have >= {least}" for least in (20, 60, 110, 210) if least < minimum]
     return InputError(

@@ -18,6 +18,8 @@ from dare_core.data.logs import Log, shortest_user_error
 from dare_core.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+NEVER = np.iinfo(np.int64).max
+"""Row of a first click that does not exist: beyond every row."""
 Side = Literal["target", "behaviour"]
 
 
@@ -54,7 +56,7 @@ class Clicks:
     categories: Tensor  # (rows,) int32
 
     def to(self, device: torch.device) -> "Clicks":
-        """The same on a device."""
+        """These clicks on a device."""
         return Clicks(self.items.to(device), self.categories.to(device))
 
 
@@ -70,13 +72,13 @@ class Samples:
     items: Tensor  # (H, C)
     categories: Tensor  # (H, C)
     new: Tensor  # (H, C) true where the user had not clicked the item anywhere before the target
-    seen: Tensor  # (H, C) true where the item occurs in the training samples, as target or in a history
+    seen: Tensor  # (H, C) true where the item occurs in the training samples, as a candidate or in a history
 
     def __len__(self) -> int:
         return len(self.row)
 
     def on(self, clicks: Clicks) -> "Samples":
-        """The same targets on the device of `clicks`, which are the same clicks there."""
+        """These samples on the device of `clicks`, which must be a copy of their own clicks."""
         moved: dict[str, Any] = {"clicks": clicks}
         for field in fields(self):
             if isinstance(value := getattr(self, field.name), Tensor):
@@ -85,7 +87,7 @@ class Samples:
 
     @property
     def size(self) -> int:
-        """Number of samples in the published sense: targets, negatives included."""
+        """Number of samples as the paper counts them: targets and negatives."""
         return self.items.numel()
 
     @property
@@ -96,7 +98,7 @@ class Samples:
         return labels
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """The batch of some targets: histories left-padded with 0, newest last (shapes as in `Batch`)."""
+        """The batch of some of the targets, by their index (shapes as in `Batch`)."""
         row = self.row[index].unsqueeze(1) + torch.arange(-self.history, 0, device=self.row.device)
         padding = row < self.start[index].unsqueeze(1)
         row = row.clamp_(min=0)
@@ -129,21 +131,15 @@ def target_rows(log: Log, config: SampleConfig) -> dict[str, tuple[np.ndarray, n
     }
 
 
-class Past:
-    """Answers, for pairs of user and item: at which row of the log was the first click?"""
-
-    def __init__(self, log: Log) -> None:
-        self.items, self.offsets = log.items, log.offsets
-
-    def first_row(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Row of the first click of each pair; a number beyond every row where there is none."""
-        return _first_rows(self.items, self.offsets, users, items)
+def first_clicks(log: Log, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Row of the log in which a user first clicked an item, for pairs (n,) of both; `NEVER` where there is none."""
+    return _first_rows(log.items, log.offsets, users, items)
 
 
 @numba.njit(cache=True)
 def _first_rows(clicked: np.ndarray, offsets: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Goes through the user's clicks for each pair: less work than sorting those of all users, and no memory."""
-    first = np.full(len(users), np.iinfo(np.int64).max)
+    """Scans the user's clicks for each pair: less work than sorting those of all users, and no memory."""
+    first = np.full(len(users), NEVER)
     for pair in range(len(users)):
         for row in range(offsets[users[pair]], offsets[users[pair] + 1]):
             if clicked[row] == items[pair]:
@@ -153,11 +149,12 @@ def _first_rows(clicked: np.ndarray, offsets: np.ndarray, users: np.ndarray, ite
 
 
 def draw_negatives(
-    users: np.ndarray, count: int, probability: np.ndarray, past: Past | None, generator: np.random.Generator
+    users: np.ndarray, count: int, probability: np.ndarray, unclicked: Log | None, generator: np.random.Generator
 ) -> np.ndarray:
-    """Negatives (H, count) with the given item probabilities; with `past`, never an item of the user's.
+    """Negatives (H, count): `count` items for each of `users` (H,), drawn with `probability` (items + 1,).
 
-    Raises InputError where a user has clicked (nearly) all items that can be drawn.
+    Where a log is given as `unclicked`, an item that its user has clicked in it is drawn again. Raises InputError where
+    a user has clicked (nearly) all items that can be drawn.
     """
     cumulative = np.cumsum(probability)
     cumulative /= cumulative[-1]
@@ -168,11 +165,11 @@ def draw_negatives(
         return found.clip(max=len(cumulative) - 1).astype(np.int32)
 
     items = draw(len(owner))
-    if past is None:
+    if unclicked is None:
         return items.reshape(-1, count)
     redo = np.arange(len(owner))
     for _ in range(1_000):
-        clicked = past.first_row(owner[redo], items[redo]) < np.iinfo(np.int64).max
+        clicked = first_clicks(unclicked, owner[redo], items[redo]) < NEVER
         redo = redo[clicked]
         if not len(redo):
             return items.reshape(-1, count)
@@ -204,10 +201,11 @@ def training_counts(log: Log) -> np.ndarray:
 
 
 def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples]:
-    """The three splits of a log. The seed moves the negatives, and nothing else.
+    """The samples of a log's splits `train`, `validation` and `test`. The seed decides the negatives only.
 
-    Negatives follow the item's number of clicks (a generated log gives its true probabilities instead,
-    because counts taken from the log tell which items its users clicked).
+    An item is drawn as a negative with a probability in proportion to its clicks (a generated log gives its true
+    probabilities instead, because counts taken from the log tell which items its users clicked). Raises InputError
+    where no user has as many clicks as `config` demands, or no negative can be drawn for one.
     """
     rows = target_rows(log, config)
     if log.item_probability is not None:
@@ -215,12 +213,11 @@ def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples
     else:
         counts = item_counts(log) if config.negative_counts == "log" else training_counts(log)
         probability = counts.astype(np.float64)
-    past = Past(log)
+    unclicked = log if config.negative_rule == "unclicked" else None
     generator = np.random.default_rng([seed, 0xDA7A])
     items: dict[str, np.ndarray] = {}
     for split, (row, users) in rows.items():
-        rule = past if config.negative_rule == "unclicked" else None
-        negatives = draw_negatives(users, config.negatives, probability, rule, generator)
+        negatives = draw_negatives(users, config.negatives, probability, unclicked, generator)
         items[split] = np.concatenate([log.items[row][:, None], negatives], 1)
 
     clicks = Clicks(torch.from_numpy(log.items), torch.from_numpy(log.categories))
@@ -229,7 +226,7 @@ def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples
     for split, (row, users) in rows.items():
         categories = log.item_category[items[split]]
         categories[:, 0] = log.categories[row]
-        first = past.first_row(np.repeat(users, items[split].shape[1]), items[split].ravel())
+        first = first_clicks(log, np.repeat(users, items[split].shape[1]), items[split].ravel())
         splits[split] = Samples(
             clicks,
             config.history,
@@ -245,7 +242,10 @@ def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples
 
 
 def seen_items(log: Log, config: SampleConfig, targets: tuple[np.ndarray, np.ndarray], items: np.ndarray) -> np.ndarray:
-    """(items + 1,) true for items that occur in the training samples, as target or in a history."""
+    """(items + 1,) true for items that occur in the training samples, as a candidate or in a history.
+
+    `targets` are rows and users of the training targets, `items` (H, C) their candidates.
+    """
     row, users = targets
     first = np.maximum(row - config.history, log.offsets[users])
     seen = np.zeros(log.card.items + 1, bool)
