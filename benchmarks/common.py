@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dare_core.files import write_json
-from dare_core.training.runs import processor
+from dare_core.training.store import processor
 
 
 def figure_line(figure: str, values: Sequence[float]) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def runs_list() -> None:
     Example: dare runs list
     """
     from dare_core.report.show import table
-    from dare_core.training.runs import runs_and_damaged, runs_root
+    from dare_core.training.store import runs_and_damaged, runs_root
 
     runs, damaged = runs_and_damaged()
     rows = [
@@ -292,10 +292,10 @@ def runs_show(key: Annotated[str, typer.Argument(help="the run's key, or the sta
 
     Example: dare runs show 3fa9
     """
-    from dare_core.training.runs import find_run, read_run
+    from dare_core.training.store import RECORD, ClickRecord, find_run, runs_root
 
-    run = read_run(find_run(key))
-    say((run.folder / "run.json").read_text("utf-8").rstrip())
+    record = ClickRecord.read(runs_root() / find_run(key))
+    say((runs_root() / record.key / RECORD).read_text("utf-8").rstrip())
 
 
 @runs_app.command("remove")
@@ -304,7 +304,7 @@ def runs_remove(key: Annotated[str, typer.Argument(help="the run's key, or the s
 
     Example: dare runs remove 3fa9
     """
-    from dare_core.training.runs import remove_run
+    from dare_core.training.store import remove_run
 
     say(f"Removed {remove_run(key)}.")
 

@@ -238,14 +238,14 @@ MUTANTS = [
     ),
     Mutant(
         "a changed run.json is read",
-        "dare_core/training/run_files.py",
-        "if record.sha256 != _hashes(folder, content, files):",
+        "dare_core/training/store.py",
+        "if record.sha256 != with_own_hash(content, hashes):",
         "if False:",
         "runs",
     ),
     Mutant(
         "threads left out of a run's key",
-        "dare_core/training/runs.py",
+        "dare_core/training/store.py",
         '"threads": environment["threads"], ',
         "",
         "runs",

@@ -15,7 +15,8 @@ from dare_core.models.embeddings import Counts
 from dare_core.training import devices
 from dare_core.training.devices import COPIES, check_memory, memory_needed, saved_bytes, usable_device
 from dare_core.training.loop import Trained, train
-from dare_core.training.runs import counts_of, run_key
+from dare_core.training.runs import counts_of
+from dare_core.training.store import click_key
 
 
 def trained(model: str = "DARE", row_wise: bool | None = None, double: bool = False, **training: object) -> Trained:
@@ -55,7 +56,7 @@ def test_mixed_precision_is_another_computation_of_the_same() -> None:
 def test_precision_is_part_of_the_run() -> None:
     config = RunConfig(log="by_hand")
     mixed = config.model_copy(update={"training": TrainingConfig(precision="bfloat16")})
-    assert run_key(config, "0") != run_key(mixed, "0")
+    assert click_key(config, "0", "code", {}) != click_key(mixed, "0", "code", {})
 
 
 def test_unknown_or_missing_device_is_one_sentence() -> None:

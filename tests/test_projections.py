@@ -16,15 +16,14 @@ from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
 from dare_core.models.build import build_model
 from dare_core.models.embeddings import Counts
-from dare_core.studies import projections
+from dare_core.studies import map_motion, projections
 from dare_core.studies.experiment import Experiment, Record
+from dare_core.studies.map_motion import cosine, effective_rank, map_lines
 from dare_core.studies.projection_cost import pass_seconds
 from dare_core.studies.projection_settings import LEARNING_RATES, Setting, choices, edge_chosen, grid, search
 from dare_core.studies.projections import BEST, DARE, PROJECTION, SHARED, TWIN, VARIANTS
 from dare_core.studies.sweeps import made_with
-from dare_core.training import map_motion
 from dare_core.training.loop import Trained, train
-from dare_core.training.map_motion import cosine, effective_rank, map_lines
 from dare_core.training.runs import RunStore
 
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 5}

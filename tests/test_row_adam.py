@@ -10,8 +10,7 @@ from dare_core.config import ModelConfig, TrainingConfig
 from dare_core.data.samples import Batch
 from dare_core.models.build import MODELS, build_model
 from dare_core.models.embeddings import Counts
-from dare_core.training.coasting import BETAS, EPSILON, coast, gauss_rules, make_schedule
-from dare_core.training.row_adam import Distinct, RowAdam
+from dare_core.training.row_adam import BETAS, EPSILON, Distinct, RowAdam, coast, gauss_rules, make_schedule
 
 ITEM = "embeddings.sets.attention.tables.item"
 COUNTS = Counts(items=40, categories=6, history=12)

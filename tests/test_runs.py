@@ -19,18 +19,19 @@ from dare_core.data.logs import Log, store_log
 from dare_core.errors import InputError
 from dare_core.files import locked
 from dare_core.training import runs
+from dare_core.training import store as storing
 from dare_core.training.loop import Trained, batch_samples, predict, train
-from dare_core.training.run_files import write_record
-from dare_core.training.runs import (
-    LOGS,
-    RunStore,
+from dare_core.training.runs import LOGS, RunStore, read_run
+from dare_core.training.store import (
+    ClickRecord,
+    click_key,
     environment,
     find_run,
     list_runs,
-    read_run,
     remove_run,
-    run_key,
     runs_and_damaged,
+    runs_root,
+    write_record,
 )
 
 CONFIG = RunConfig(
@@ -39,6 +40,11 @@ CONFIG = RunConfig(
     model=ModelConfig(name="TWIN", size=4, top_k=5),
     training=TrainingConfig(batch_size=60, epochs=1, record_gradients=True),
 )
+
+
+def key_of(config: RunConfig, fingerprint: str) -> str:
+    """The key of a run by configuration and log alone."""
+    return click_key(config, fingerprint, "code", {})
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def test_computed_once_then_read(store: RunStore, log: Log) -> None:
 
 
 def test_key_follows_everything_that_matters(log: Log) -> None:
-    keys = {run_key(CONFIG, log.fingerprint), run_key(CONFIG, "another log")}
+    keys = {key_of(CONFIG, log.fingerprint), key_of(CONFIG, "another log")}
     for part, changes in (
         ("model", {"size": 5}),
         ("model", {"name": "DARE"}),
@@ -70,11 +76,11 @@ def test_key_follows_everything_that_matters(log: Log) -> None:
         ("samples", {"negatives": 3}),
     ):
         changed = getattr(CONFIG, part).model_copy(update=changes)
-        keys.add(run_key(CONFIG.model_copy(update={part: changed}), log.fingerprint))
-    keys.add(run_key(CONFIG.model_copy(update={"seed": 2}), log.fingerprint))
+        keys.add(key_of(CONFIG.model_copy(update={part: changed}), log.fingerprint))
+    keys.add(key_of(CONFIG.model_copy(update={"seed": 2}), log.fingerprint))
     assert len(keys) == 8
     renamed = CONFIG.model_copy(update={"log": "another name"})
-    assert run_key(renamed, log.fingerprint) == run_key(CONFIG, log.fingerprint)
+    assert key_of(renamed, log.fingerprint) == key_of(CONFIG, log.fingerprint)
 
 
 def test_damage_is_noticed_and_mended(store: RunStore, own_store: Path) -> None:
@@ -123,12 +129,12 @@ def test_a_changed_record_is_refused_and_computed_again(
 def test_a_whole_run_under_another_key_is_refused(store: RunStore) -> None:
     """Every hash is right, and yet it is not the run that was asked for."""
     run = store.get(CONFIG)
-    other = runs.runs_root() / "0123456789abcdef"
+    other = runs_root() / "0123456789abcdef"
     run.folder.rename(other)
     with pytest.raises(InputError, match="another run"):
         read_run(other.name)
     content = json.loads((other / "run.json").read_text("utf-8")) | {"key": other.name}
-    write_record(other, content, runs.FILES)
+    write_record(other, content, ClickRecord.FILES)
     with pytest.raises(InputError, match="another run"):
         read_run(other.name)
 
@@ -193,7 +199,7 @@ def computed_here(config: RunConfig) -> bool:
 def test_processes_that_ask_at_once_compute_once(own_store: Path) -> None:
     config = stored_log()
     own = RunStore(progress=False).key(config)
-    with locked(runs.runs_root() / own):
+    with locked(runs_root() / own):
         pool = ProcessPoolExecutor(2, get_context("spawn"))
         asked = [pool.submit(computed_here, config) for _ in range(2)]
         time.sleep(1)
@@ -251,10 +257,10 @@ def test_an_interrupted_run_leaves_nothing(store: RunStore, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "save_arrays", interrupted)
+    monkeypatch.setattr(storing, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.get(CONFIG)
-    assert list_runs() == [] and not list(runs.runs_root().iterdir())
+    assert list_runs() == [] and not list(runs_root().iterdir())
 
 
 def test_list_find_remove(store: RunStore) -> None:
@@ -276,4 +282,4 @@ def test_models_of_a_seed_see_the_same_samples(store: RunStore) -> None:
 
 def test_a_log_of_another_content_is_another_run(log: Log) -> None:
     other = make_log(seed=5)
-    assert run_key(CONFIG, log.fingerprint) != run_key(CONFIG, other.fingerprint)
+    assert key_of(CONFIG, log.fingerprint) != key_of(CONFIG, other.fingerprint)

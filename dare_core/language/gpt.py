@@ -34,7 +34,6 @@ class LanguageModelConfig(Strict):
     layers: int = Field(2, ge=1, le=48)
     heads: int = Field(1, ge=1, le=64, description="attention heads; the size must be a multiple")
     block: int = Field(64, ge=1, le=4_096, description="characters of context")
-    dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "LanguageModelConfig":
@@ -56,7 +55,6 @@ class Attention(nn.Module):
         super().__init__()
         size = config.size
         self.heads = config.heads
-        self.dropout = config.dropout
         self.maps = nn.Linear(size, 3 * size, bias=False) if config.kind == "with" else None
         self.output = nn.Linear(size, size, bias=False)
 
@@ -64,8 +62,7 @@ class Attention(nn.Module):
         """(B, T, size) to (B, T, size); position t sees positions up to t."""
         parts = self.maps(x).chunk(3, -1) if self.maps is not None else (x, x, x)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -79,12 +76,11 @@ class Layer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.size, bias=False)
         self.rise = nn.Linear(config.size, config.hidden, bias=False)
         self.output = nn.Linear(config.hidden, config.size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, size) to (B, T, size)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self.output(functional.gelu(self.rise(self.mlp_norm(x)))))
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.output(functional.gelu(self.rise(self.mlp_norm(x))))
 
 
 class LanguageModel(nn.Module):
@@ -95,7 +91,6 @@ class LanguageModel(nn.Module):
         self.config = config
         self.characters = nn.Embedding(vocabulary, config.size)  # the head too
         self.positions = nn.Embedding(config.block, config.size)
-        self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.size, bias=False)
         self._draw(torch.Generator().manual_seed(seed))
@@ -115,13 +110,12 @@ class LanguageModel(nn.Module):
     def forward(self, characters: Tensor) -> Tensor:
         """Logits (B, T, V) of characters (B, T); T is at most the block."""
         x = self.characters(characters) + self.positions.weight[: characters.shape[1]]
-        x = self.dropout(x)
         for layer in self.layers:
             x = layer(x)
         return functional.linear(self.norm(x), self.characters.weight)
 
     def losses(self, windows: Tensor) -> Tensor:
-        """Mean cross-entropy in nats a character (B,) of windows (B, T + 1): each predicts its next character."""
+        """Mean cross-entropy in nats per character (B,) of windows (B, T + 1): each predicts its next character."""
         logits = self(windows[:, :-1])
         following = windows[:, 1:]
         losses = functional.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")

@@ -1,27 +1,21 @@
-"""Finished language runs by content hash, as click runs are kept: computed once, verified when read.
+"""Runs of language models, in the same store as those of click models (`dare_core.training.store`).
 
-Layout: `language/<key>/` with `run.json` and `losses.safetensors` (the loss of each validation stretch). Weights
-are not kept: nothing asks for them.
+A run keeps the loss of each validation stretch, `losses.safetensors`. Weights are not kept: nothing asks for them.
 """
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from dare_core.errors import InputError
-from dare_core.files import atomic_folder, canonical_json, locked, remove_folder, short_hash, store_root
+from dare_core.files import store_root
 from dare_core.language.gpt import LanguageModel, parameter_counts
 from dare_core.language.text import Text
-from dare_core.language.training import Evaluation, LanguageRunConfig, LanguageTrained, train_language
-from dare_core.schedule import computing
+from dare_core.language.training import Evaluation, LanguageRunConfig, train_language
 from dare_core.training.code_hash import EXCLUDED, code_hash
-from dare_core.training.run_files import RunRecord, write_record
-from dare_core.training.runs import environment
+from dare_core.training.store import Payload, RunRecord, Store, environment, run_key
 
-FILES = ("losses.safetensors",)
 CODE = (train_language.__module__, LanguageModel.__module__)
 """Modules that compute a run, with all that they import."""
 COVERED = EXCLUDED | {"config", "text"}
@@ -35,27 +29,21 @@ class LanguageRun:
     key: str
     config: LanguageRunConfig
     history: list[Evaluation]
-    losses: np.ndarray  # (W,) validation loss of each stretch, nats a character
+    losses: np.ndarray  # (W,) validation loss of each stretch, nats per character
     flat: bool | None  # whether the loss was flat before the final decay; None where the schedule does not ask
     parameters: dict[str, int]
     seconds: float
 
     @property
     def loss(self) -> float:
-        """Validation loss, nats a character."""
+        """Validation loss, nats per character."""
         return float(self.losses.mean())
 
 
-def language_key(config: LanguageRunConfig, fingerprint: str, device: str, torch: str, code: str = "") -> str:
-    """Content hash of a run: configuration, text, code (the present one if not told), device and torch's version."""
-    code = code or code_hash(CODE, COVERED)
-    return short_hash(
-        canonical_json([code, fingerprint, config.model_dump(mode="json"), device.partition(":")[0], torch])
-    )
+class LanguageRecord(RunRecord):
+    """`run.json` of a language model."""
 
-
-class _Record(RunRecord):
-    """`run.json`."""
+    FILES = ("losses.safetensors",)
 
     config: LanguageRunConfig
     text: dict[str, str]
@@ -64,59 +52,39 @@ class _Record(RunRecord):
     parameters: dict[str, int]
 
     def computed_key(self) -> str:
-        """The key by the content."""
-        device, torch = (str(self.environment[name]) for name in ("device", "torch"))
-        return language_key(self.config, self.text["fingerprint"], device, torch, self.code)
+        """The key that follows from the content."""
+        return language_key(self.config, self.text["fingerprint"], self.code, str(self.environment["torch"]))
+
+
+def language_key(config: LanguageRunConfig, fingerprint: str, code: str, torch: str) -> str:
+    """Content hash of a run: configuration, text, code and torch's version."""
+    return run_key(config.model_dump(mode="json"), fingerprint, code, {"torch": torch})
 
 
 def read_language_run(folder: Path) -> LanguageRun:
     """Read a stored run and verify it. Raises InputError when it is missing or damaged."""
-    record = _Record.read(folder, FILES)
-    losses = load_file(folder / FILES[0])["losses"]
+    record = LanguageRecord.read(folder)
+    losses = load_file(folder / LanguageRecord.FILES[0])["losses"]
     return LanguageRun(
         folder.name, record.config, record.history, losses, record.flat, record.parameters, record.seconds
     )
 
 
-class LanguageStore:
-    """Gives language runs, computing what is missing."""
+class LanguageStore(Store):
+    """Gives language runs, training what is missing."""
 
-    def __init__(self, progress: bool = True) -> None:
-        self.progress = progress
-        self.computed = 0
-        self.reused = 0
-
-    def get(self, config: LanguageRunConfig, text: Text, device: str = "cpu") -> LanguageRun:
-        """The run of a configuration: read where it is stored, computed and stored where not."""
-        circumstances = environment() | {"device": device, "threads": 1}  # as `train_language` has it
-        key = language_key(config, text.fingerprint, device, circumstances["torch"])
-        folder = store_root() / "language" / key
-        with locked(folder):
-            if folder.is_dir():
-                try:
-                    run = read_language_run(folder)
-                except InputError:  # damaged: what cannot be verified is computed again
-                    remove_folder(folder)
-                else:
-                    self.reused += 1
-                    return run
-            with computing():
-                trained = train_language(config, text, device, self.progress)
-            _keep(folder, config, text, trained, circumstances)
-        self.computed += 1
-        return read_language_run(folder)
+    def get(self, config: LanguageRunConfig, text: Text) -> LanguageRun:
+        """The run of a configuration: read where it is stored, trained and stored where not."""
+        key = language_key(config, text.fingerprint, code_hash(CODE, COVERED), environment()["torch"])
+        return self._stored(
+            store_root() / "language" / key, read_language_run, lambda: language_payload(config, text, self.progress)
+        )[0]
 
 
-def _keep(
-    folder: Path,
-    config: LanguageRunConfig,
-    text: Text,
-    trained: LanguageTrained,
-    circumstances: dict[str, str | int],
-) -> None:
-    """Store a run."""
+def language_payload(config: LanguageRunConfig, text: Text, progress: bool) -> Payload:
+    """Train a language model; what is stored of it."""
+    trained = train_language(config, text, progress)
     content = {
-        "key": folder.name,
         "code": code_hash(CODE, COVERED),
         "config": config.model_dump(mode="json"),
         "text": {"name": text.name, "fingerprint": text.fingerprint},
@@ -124,9 +92,6 @@ def _keep(
         "flat": trained.flat,
         "parameters": parameter_counts(trained.model),
         "seconds": round(trained.seconds, 3),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": circumstances,
+        "environment": environment() | {"threads": 1},  # as `train_language` sets them
     }
-    with atomic_folder(folder) as temporary:
-        save_file({"losses": trained.losses}, temporary / FILES[0])
-        write_record(temporary, content, FILES)
+    return Payload(content, {LanguageRecord.FILES[0]: {"losses": trained.losses}})

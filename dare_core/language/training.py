@@ -27,7 +27,7 @@ them. A text with fewer stretches gives the same share of them, but one at least
 PATIENCE = 4
 """Evaluations that are compared with as many before them."""
 FLAT = 0.005
-"""A validation loss is flat when its best of `PATIENCE` evaluations is less than this (nats a character) below the
+"""A validation loss is flat when its best of `PATIENCE` evaluations is less than this (nats per character) below the
 best of as many before."""
 DECAY_SHARE = 0.2
 """Share of a training's iterations that its final decay takes, always in full."""
@@ -42,7 +42,7 @@ class LanguageTrainingConfig(Strict):
         "cosine: decay over all iterations (nanoGPT)",
     )
     iterations: int = Field(2_500, ge=5, le=1_000_000, description="iterations at most, the final decay included")
-    batch: int = Field(12, ge=1, le=4_096, description="windows an iteration")
+    batch: int = Field(12, ge=1, le=4_096, description="windows per iteration")
     learning_rate: float = Field(3e-3, gt=0, le=1)
     last_rate: float = Field(0.1, gt=0, le=1, description="the last learning rate over the highest")
     warm_up: int = Field(100, ge=0, description="iterations of linear growth of the rate")
@@ -71,23 +71,13 @@ class LanguageRunConfig(Strict):
     seed: int = Field(1, ge=0, le=2**31 - 1)
 
 
-NANOGPT: dict[str, tuple[LanguageRunConfig, float]] = {
-    "cpu": (
-        LanguageRunConfig(
-            model=LanguageModelConfig(size=128, layers=4, heads=4, block=64),
-            training=LanguageTrainingConfig(schedule="cosine", iterations=2_000, batch=12, learning_rate=1e-3),
-        ),
-        1.88,
-    ),
-    "gpu": (
-        LanguageRunConfig(
-            model=LanguageModelConfig(size=384, layers=6, heads=6, block=256, dropout=0.2),
-            training=LanguageTrainingConfig(schedule="cosine", iterations=5_000, batch=64, learning_rate=1e-3),
-        ),
-        1.4697,
-    ),
-}
-"""nanoGPT's two settings for tiny shakespeare, with the validation loss that its own page gives; `gpu` needs one."""
+NANOGPT = LanguageRunConfig(
+    model=LanguageModelConfig(size=128, layers=4, heads=4, block=64),
+    training=LanguageTrainingConfig(schedule="cosine", iterations=2_000, batch=12, learning_rate=1e-3),
+)
+"""nanoGPT's setting for tiny shakespeare on a CPU."""
+NANOGPT_LOSS = 1.88
+"""The validation loss that nanoGPT's own page gives for it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ class Evaluation:
 
     step: int
     rate: float
-    train_loss: float  # mean since the last evaluation, nats a character
+    train_loss: float  # mean since the last evaluation, nats per character
     validation_loss: float  # on the watched stretches
 
 
@@ -154,12 +144,10 @@ def validation_windows(codes: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def evaluate(model: LanguageModel, windows: Tensor, at_a_time: int = 64) -> np.ndarray:
-    """Mean loss (W,) of each stretch of windows (W, N, block + 1), in nats a character, without dropout."""
-    model.eval()
+    """Mean loss (W,) of each stretch of windows (W, N, block + 1) in nats per character."""
     flat = windows.flatten(0, 1)
     losses = torch.cat([model.losses(part) for part in flat.split(at_a_time)])
-    model.train()
-    return losses.double().cpu().numpy().reshape(windows.shape[:2]).mean(1)
+    return losses.double().numpy().reshape(windows.shape[:2]).mean(1)
 
 
 def make_optimizer(model: LanguageModel, config: LanguageTrainingConfig) -> torch.optim.Optimizer:
@@ -171,63 +159,86 @@ def make_optimizer(model: LanguageModel, config: LanguageTrainingConfig) -> torc
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.second_beta), fused=True)
 
 
+def draw_windows(codes: Tensor, count: int, block: int, generator: torch.Generator) -> Tensor:
+    """Random windows (count, block + 1) of a text (N,)."""
+    starts = torch.randint(len(codes) - block, (count, 1), generator=generator)
+    return codes[starts + torch.arange(block + 1)]
+
+
+def train_step(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, windows: Tensor, rate: float, clip: float
+) -> Tensor:
+    """One step at a learning rate, its gradient clipped; returns the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = model.losses(windows).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.detach()
+
+
+@dataclass
+class _Course:
+    """How long a training goes on: its final decay begins when the loss is flat, or at the latest possible time."""
+
+    settings: LanguageTrainingConfig
+    decay_from: int
+    end: int
+    flat: bool | None
+
+    @classmethod
+    def of(cls, settings: LanguageTrainingConfig) -> "_Course":
+        """The course before the first step."""
+        flat = False if settings.schedule == "until flat" else None
+        return cls(settings, settings.constant_at_most, settings.iterations, flat)
+
+    def look(self, step: int, losses: list[float]) -> None:
+        """Begin the final decay after `step` where the validation losses are flat."""
+        if self.flat is False and step <= self.decay_from and is_flat(losses):
+            self.flat, self.decay_from = True, step
+            self.end = step + max(1, round(step * DECAY_SHARE / (1 - DECAY_SHARE)))
+
+
 @one_thread()  # a second one waits for these small matrices more than it works on them
-def train_language(
-    config: LanguageRunConfig, text: Text, device: str = "cpu", progress: bool = True
-) -> LanguageTrained:
+def train_language(config: LanguageRunConfig, text: Text, progress: bool = True) -> LanguageTrained:
     """Train a language model and evaluate it at the end, on the weights it then has.
 
     The seed moves the initial weights and the windows drawn; windows are the same for every model of a seed.
     Raises InputError where the text is too short or the loss is not finite.
     """
-    settings = config.training
-    block = config.model.block
+    settings, block = config.training, config.model.block
     codes, validation_codes = text.encoded
     if len(codes) <= block + 1:
         raise InputError(f"text: its {len(codes)} training characters are fewer than a block of {block}.")
-    watched, judged = (part.to(device) for part in validation_windows(validation_codes, block))
-    model = LanguageModel(config.model, len(text.characters), config.seed).to(device)
+    watched, judged = validation_windows(validation_codes, block)
+    model = LanguageModel(config.model, len(text.characters), config.seed)
     optimizer = make_optimizer(model, settings)
     generator = torch.Generator().manual_seed(config.seed)
-    offsets = torch.arange(block + 1)
-
-    history: list[Evaluation] = []
-    decay_from, end = settings.constant_at_most, settings.iterations
-    flat: bool | None = False if settings.schedule == "until flat" else None
-    loss_sum, loss_steps, step = torch.zeros((), device=device), 0, 0
+    course, history = _Course.of(settings), list[Evaluation]()
+    loss_sum, first, step = torch.zeros(()), 0, 0
     started = time.perf_counter()
-    bar = tqdm(
-        total=end, desc=f"{config.model.kind} {config.model.size}", disable=None if progress else True, leave=False
-    )
-    with bar:
-        while step < end:
-            rate = rate_at(step, settings, decay_from, end)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            starts = torch.randint(len(codes) - block, (settings.batch, 1), generator=generator)
-            loss = model.losses(codes[starts + offsets].to(device)).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
+    name, quiet = f"{config.model.kind} {config.model.size}", None if progress else True
+    with tqdm(total=course.end, desc=name, disable=quiet, leave=False) as bar:
+        while step < course.end:
+            rate = rate_at(step, settings, course.decay_from, course.end)
+            windows = draw_windows(codes, settings.batch, block, generator)
+            loss_sum += train_step(model, optimizer, windows, rate, settings.clip)
             step += 1
-            loss_sum += loss.detach()
-            loss_steps += 1
             bar.update()
-            if step % settings.evaluate_every == 0 or step == end:
-                train_loss = float(loss_sum) / loss_steps
-                if not math.isfinite(train_loss):
-                    raise InputError(
-                        f"Training the language model ({config.model.kind}, size {config.model.size}) diverged at "
-                        f"iteration {step}: lower learning_rate (now {settings.learning_rate})."
-                    )
-                validation_loss = float(evaluate(model, watched).mean())
-                history.append(Evaluation(step, rate, train_loss, validation_loss))
-                loss_sum, loss_steps = torch.zeros((), device=device), 0
-                bar.set_postfix(validation=f"{validation_loss:.3f}")
-                if flat is False and step <= decay_from and is_flat([line.validation_loss for line in history]):
-                    flat, decay_from = True, step
-                    end = step + max(1, round(step * DECAY_SHARE / (1 - DECAY_SHARE)))
-                    bar.total = end
+            if step % settings.evaluate_every and step != course.end:
+                continue
+            train_loss = float(loss_sum) / (step - first)
+            if not math.isfinite(train_loss):
+                raise InputError(
+                    f"Training the language model ({config.model.kind}, size {config.model.size}) diverged at "
+                    f"iteration {step}: lower learning_rate (now {settings.learning_rate})."
+                )
+            history.append(Evaluation(step, rate, train_loss, float(evaluate(model, watched).mean())))
+            loss_sum, first = torch.zeros(()), step
+            bar.set_postfix(validation=f"{history[-1].validation_loss:.3f}")
+            course.look(step, [line.validation_loss for line in history])
+            bar.total = course.end
     seconds = time.perf_counter() - started
-    return LanguageTrained(history, evaluate(model, judged), flat, seconds, model)
+    return LanguageTrained(history, evaluate(model, judged), course.flat, seconds, model)

@@ -31,7 +31,8 @@ from dare_core.published.samples import (
     write_samples,
     write_table,
 )
-from dare_core.training.runs import FILES, find_run, read_run
+from dare_core.training.runs import WEIGHTS, read_run
+from dare_core.training.store import find_run
 
 __all__ = [
     "export_log",
@@ -165,7 +166,7 @@ def export_run(prefix: str, folder: Path) -> None:
     Raises InputError where that code has no counterpart of the model.
     """
     run = read_run(find_run(prefix))
-    weights = run.folder / FILES[0]
+    weights = run.folder / WEIGHTS
     with safe_open(weights, "pt") as stored:
         rows = {
             field: max(stored.get_slice(n).get_shape()[0] for n in stored.keys() if n.endswith(f".tables.{field}"))  # noqa: SIM118

@@ -17,7 +17,7 @@ from dare_core.evaluation.intervals import Interval
 from dare_core.files import atomic_path, canonical_json, short_hash, write_json
 from dare_core.report.claims import Basis, Claim, LedgerRow, load_claims, results_folder, row, verdict_line
 from dare_core.report.show import Shown, claim_box
-from dare_core.training.runs import environment
+from dare_core.training.store import environment
 
 NOTEBOOKS = "smoke"
 """The profile of the notebooks' own parameters."""

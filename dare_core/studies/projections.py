@@ -15,6 +15,7 @@ from dare_core.models.zoo import MODELS
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
+from dare_core.studies.map_motion import map_motion
 from dare_core.studies.overall import size_note
 from dare_core.studies.projection_cost import cost_rows
 from dare_core.studies.projection_settings import (
@@ -28,7 +29,6 @@ from dare_core.studies.projection_settings import (
     stored_search,
 )
 from dare_core.studies.scores import auc_table, columns
-from dare_core.training.map_motion import map_motion
 from dare_core.training.runs import Run, RunStore
 
 TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED

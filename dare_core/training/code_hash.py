@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
-EXCLUDED = frozenset({"errors", "files", "logs", "devices", "schedule"})
+EXCLUDED = frozenset({"errors", "files", "logs", "devices", "schedule", "store"})
 """Parts of the names of modules that are left out: what they do shows in a log's fingerprint, in the rest of a run's
 key, or not at all in a result."""
 

@@ -1,4 +1,4 @@
-"""On what a training runs, and whether its memory suffices."""
+"""The device of a training, and whether its memory suffices: said before the training starts."""
 
 from dataclasses import fields
 
@@ -25,60 +25,53 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def size_of(tensor: Tensor) -> int:
-    """Bytes."""
-    return tensor.numel() * tensor.element_size()
+def size_of(*values: object) -> int:
+    """Bytes of the tensors among some values."""
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
 def saved_bytes(model: ClickModel, batch: Batch) -> int:
-    """Bytes that the forward pass of a training step keeps for the backward pass, counted without computing.
+    """Bytes that a training step keeps from its forward pass for its backward pass: an upper bound.
 
-    What two operations keep is counted twice: an upper bound.
+    The pass runs on PyTorch's meta device, which computes and allocates nothing. What two operations keep counts twice.
     """
-    total = 0
+    kept: list[int] = []
 
     def count(tensor: Tensor) -> Tensor:
-        nonlocal total
-        total += size_of(tensor)
+        kept.append(size_of(tensor))
         return tensor
 
-    abstract = {
-        name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict(keep_vars=True).items()
+    trained = {name for name, _ in model.named_parameters()}
+    state = {
+        name: torch.empty_like(tensor, device="meta").requires_grad_(name in trained)
+        for name, tensor in model.state_dict().items()
     }
-    parameters = {name for name, _ in model.named_parameters()}
-    abstract = {name: tensor.requires_grad_(name in parameters) for name, tensor in abstract.items()}
     ids = Batch(*(getattr(batch, field.name).to("meta") for field in fields(Batch)))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = torch.func.functional_call(model, abstract, (ids,))
-        main, auxiliary = model.losses(output)
-    del main, auxiliary
-    return total
+        losses = model.losses(torch.func.functional_call(model, state, (ids,)))
+    del losses
+    return sum(kept)
 
 
 def memory_needed(model: ClickModel, splits: dict[str, Samples], histories: int) -> int:
-    """Bytes that a training needs on its device with dense Adam, when the splits stay there too.
+    """Bytes that a training with dense Adam needs on its device, where the samples stay too.
 
-    Weights four times (`COPIES`), samples and clicks once, and a batch's forward pass with as much again for
-    its backward pass.
+    Weights four times (`COPIES`), samples and clicks once, and what a batch's forward pass keeps, with as much again
+    for the backward pass.
     """
-    weights = sum(size_of(weight) for weight in model.state_dict().values())
     clicks = splits["train"].clicks
-    values = [getattr(samples, field.name) for samples in splits.values() for field in fields(samples)]
-    samples = [value for value in values if isinstance(value, Tensor)]
-    resident = sum(size_of(tensor) for tensor in [clicks.items, clicks.categories, *samples])
-    batch = splits["train"].batch(slice(0, histories))
-    return COPIES * weights + resident + 2 * saved_bytes(model, batch)
+    samples = [getattr(split, field.name) for split in splits.values() for field in fields(split)]
+    resident = size_of(clicks.items, clicks.categories, *samples)
+    step = saved_bytes(model, splits["train"].batch(slice(0, histories)))
+    return COPIES * size_of(*model.state_dict().values()) + resident + 2 * step
 
 
 def check_memory(model: ClickModel, splits: dict[str, Samples], histories: int, device: torch.device) -> str:
-    """What a training needs of a GPU's memory, in words; nothing on a CPU.
-
-    Raises InputError when the GPU has less free.
-    """
+    """One sentence on the GPU memory that a training needs; empty on a CPU. Raises InputError when less is free."""
     if device.type != "cuda":
         return ""
     needed, free = memory_needed(model, splits, histories), torch.cuda.mem_get_info(device)[0]
-    words = f"needs {needed / GIB:.1f} GiB of the device's memory, {free / GIB:.1f} GiB are free"
+    said = f"needs {needed / GIB:.1f} GiB of the device's memory, {free / GIB:.1f} GiB are free"
     if needed > free:
-        raise InputError(f"This training {words}: take a smaller size or batch, or device cpu.")
-    return f"This training {words}."
+        raise InputError(f"This training {said}: take a smaller size or batch, or device cpu.")
+    return f"This training {said}."

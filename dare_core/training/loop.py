@@ -19,6 +19,7 @@ from dare_core.schedule import running_on
 from dare_core.training.devices import check_memory, usable_device
 from dare_core.training.gradients import GradientRecord, GradientRecorder
 from dare_core.training.optimizers import Steps
+from dare_core.training.store import Validation
 
 STEPS_AN_EPOCH, FEWEST_SAMPLES, MOST_SAMPLES = 2_000, 32, 2_048
 """The recipe: about the paper's number of steps per epoch, and its batch size at its number of samples."""
@@ -30,18 +31,6 @@ GATHERED = 512
 """Histories that are gathered at a time for training."""
 SHOWN = 50
 """Steps between two moves of the progress bar."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """One line of a run's history."""
-
-    step: int
-    samples: int
-    train_loss: float  # mean since the last validation, auxiliary loss included
-    auc: float
-    accuracy: float
-    logloss: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One step of Adam on all of a model, however its tables are stepped."""
+"""Adam on a model: dense for most parameters, row by row for large embedding tables."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from dare_core.config import TrainingConfig
 from dare_core.data.samples import Batch
 from dare_core.models.click_model import ClickModel
-from dare_core.training.coasting import BETAS, EPSILON
-from dare_core.training.row_adam import RowAdam
+from dare_core.training.row_adam import BETAS, EPSILON, RowAdam
 
 FEWEST_ROWS = 4_096
 """Rows of a table below which the dense step takes less time than to look for those that a batch reads."""
@@ -86,6 +85,6 @@ class Steps:
             self.rows.step()
 
     def catch_up(self) -> None:
-        """Make every weight what it is by now."""
+        """Apply all pending updates, so that every row equals dense Adam's."""
         if self.rows is not None:
             self.rows.catch_up()
