@@ -21,6 +21,7 @@ test: env
 		--nbval-sanitize-with tests/nbval.cfg notebooks; \
 	echo "== 4/4 smoke book, and its numbers"; \
 	$(BIN)/dare book --profile smoke; \
+	$(BIN)/python tests/external_resources.py "$$store/book/smoke/_build/html"; \
 	$(BIN)/python tests/compare_ledger.py "$$store/book/smoke/results/ledger.json"
 
 # Runs the notebooks and stores their text outputs, which the tests then guard.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import figure_line, write_figures
 
-from dare_core.book import chapter_parameters
+from dare_core.chapters import chapter_parameters
 from dare_core.evaluation.metrics import auc
 from dare_core.models.build import build_model
 from dare_core.studies.common import StudyConfig

@@ -25,8 +25,6 @@ from dare_core.files import (
     write_json,
 )
 
-COLLECTING = ("landing", "reproducibility")
-"""Chapters that show what others left behind: always executed."""
 KEPT = 4
 """Executions kept of a chapter: of several profiles or logs."""
 

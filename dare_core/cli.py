@@ -1,14 +1,17 @@
-"""The command line: dare data | train | study | book | claims | runs."""
+"""The command line: dare data | train | study | book | claims | runs | official.
+
+A command imports what it needs when it runs, so that help, listings and refusals do not wait for PyTorch.
+"""
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 
-from dare_core.data.readers import OnBadRows
 from dare_core.errors import InputError
 from dare_core.published.cli import official_app
 
@@ -43,6 +46,21 @@ def parameters(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys in aligned columns."""
+    from dare_core.report.claims import number
+
+    def text(value: Any) -> str:
+        if isinstance(value, float):
+            return number(value)
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    cells = [list(rows[0]), *([text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def card_lines(card: Any) -> str:
     """A card as lines of text."""
     return "\n".join(f"{key:14} {value}" for key, value in card.model_dump().items())
@@ -53,7 +71,7 @@ def data_prepare(
     reader: Annotated[str, typer.Argument(help="taobao, tmall, complete_journey or table")],
     path: Annotated[Path | None, typer.Argument(help="the raw file; none for complete_journey")] = None,
     name: Annotated[str, typer.Option(help="name to store it under; by default the reader's")] = "",
-    on_bad_rows: Annotated[OnBadRows, typer.Option(help="refuse, or skip and count")] = "refuse",
+    on_bad_rows: Annotated[Literal["refuse", "skip"], typer.Option(help="refuse, or skip and count")] = "refuse",
     user: Annotated[str, typer.Option(help="table: column with the user")] = "",
     item: Annotated[str, typer.Option(help="table: column with the item")] = "",
     category: Annotated[str, typer.Option(help="table: column with the category")] = "",
@@ -133,12 +151,11 @@ def data_list() -> None:
     """
     from dare_core.data.logs import available
     from dare_core.files import store_root
-    from dare_core.report.show import table
 
     rows = [
         {"log": c.name, "kind": c.kind, "clicks": c.rows_kept, "users": c.users, "items": c.items} for c in available()
     ]
-    say(table(rows) if rows else f"No log is prepared yet in {store_root()}: dare data prepare --help")
+    say(text_table(rows) if rows else f"No log is prepared yet in {store_root()}: dare data prepare --help")
 
 
 @data_app.command("show")
@@ -210,9 +227,13 @@ def study(
 
     Example: dare study convergence -p logs=complete_journey -p size=8 -p seeds=2
     """
+    from dare_core.chapters import chapter_parameters
+
+    given = parameters(parameter)
+    chapter_parameters(name, profile, given)  # a wrong parameter is refused before the slow imports
     from dare_core.book import run_study
 
-    say(run_study(name, parameters(parameter), profile, out))
+    say(run_study(name, given, profile, out))
 
 
 @app.command()
@@ -244,9 +265,8 @@ def claims(
 
     Example: dare claims --profile standard --json
     """
-    from dare_core.book import labels, read_plan
+    from dare_core.chapters import labels, read_plan
     from dare_core.report.claims import ledger, ledger_table, results_folder
-    from dare_core.report.show import table
 
     if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
         own = "".join(f", {label}" for label in labels() if "+" in label)
@@ -255,7 +275,7 @@ def claims(
     if as_json:
         say(json.dumps([r.model_dump() for r in rows], indent=1, ensure_ascii=False))
     else:
-        say(table(ledger_table(rows)))
+        say(text_table(ledger_table(rows)))
 
 
 @runs_app.command("list")
@@ -264,7 +284,6 @@ def runs_list() -> None:
 
     Example: dare runs list
     """
-    from dare_core.report.show import table
     from dare_core.training.store import runs_and_damaged, runs_root
 
     runs, damaged = runs_and_damaged()
@@ -280,7 +299,7 @@ def runs_list() -> None:
         }
         for run in runs
     ]
-    say(table(rows) if rows else f"No run is stored yet in {runs_root()}: dare train --help")
+    say(text_table(rows) if rows else f"No run is stored yet in {runs_root()}: dare train --help")
     if damaged:
         runs_are = "runs" if len(damaged) > 1 else "run"
         say(f"{len(damaged)} damaged {runs_are} left out: {', '.join(damaged)} (dare runs remove KEY)")

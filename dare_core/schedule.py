@@ -1,4 +1,4 @@
-"""Work in several processes: who may run side by side, with how many cores, and what must be left alone.
+"""Work in several threads and processes: how many run at a time, with how many cores, and what must run alone.
 
 A training uses little more than one core, so that two side by side are nearly twice as fast as one with two.
 """
@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-import numba
-import torch
 from filelock import ReadWriteLock
 
 from dare_core.errors import InputError
@@ -38,28 +37,25 @@ def side_by_side() -> int:
 
 
 def run_in_order(after: Mapping[str, Sequence[str]], work: Callable[[str], None]) -> None:
-    """Do the work of every name, several at a time.
+    """Call `work` with every name, in several threads.
 
-    Whoever stands first and waits for nobody is next: `after` gives for each name those that must have ended (names
-    that it lacks count as ended). After a failure nothing new starts; it is raised when the others have ended.
+    The first name whose prerequisites `after[name]` have finished is next; prerequisites that are no names themselves
+    count as finished. After a failure nothing new starts; it is raised when the others have ended. Raises
+    `graphlib.CycleError` (a ValueError) where names wait for one another.
     """
-    waiting, running, failure = list(after), dict[Future[None], str](), None
-    workers = min(side_by_side(), max(1, len(waiting)))
+    sorter = TopologicalSorter({name: [other for other in before if other in after] for name, before in after.items()})
+    sorter.prepare()
+    ready, running = list[str](), dict[Future[None], str]()
+    workers = min(side_by_side(), max(1, len(after)))
     with shared_cores(workers), ThreadPoolExecutor(workers) as pool:
-        while waiting or running:
-            unfinished = {*waiting, *running.values()}
-            ready = [name for name in waiting if not unfinished.intersection(after[name])]
-            if not ready and not running:
-                raise ValueError(f"these wait for one another: {', '.join(waiting)}")
-            for name in ready[: workers - len(running)]:
-                waiting.remove(name)
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()], key=list(after).index)
+            while ready and len(running) < workers:
+                name = ready.pop(0)
                 running[pool.submit(work, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                del running[future]
-                if error := future.exception():
-                    failure, waiting = failure or error, []
-    if failure is not None:
-        raise failure
+                future.result()
+                sorter.done(running.pop(future))
 
 
 @contextmanager
@@ -122,6 +118,9 @@ def _end_with_parent() -> None:
 @contextmanager
 def running_on(threads: int) -> Iterator[None]:
     """Let torch and compiled loops use so many threads within, as far as the latter were started with as many."""
+    import numba  # both here, so that what only lists or schedules runs does not wait for them
+    import torch
+
     before, compiled = torch.get_num_threads(), numba.get_num_threads()  # numba's first call sets those of OpenMP
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(threads)  # after numba, whose setting is OpenMP's, and so torch's

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dare_core.book import notebook_of
+from dare_core.chapters import notebook_of
 from dare_core.config import SampleConfig
 from dare_core.data.logs import Card, Log
 from dare_core.data.samples import Batch

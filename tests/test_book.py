@@ -7,20 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from external_resources import external_resources
 from jupyter_client.kernelspec import KernelSpecManager
 
 from dare_core import book
-from dare_core.book import (
-    book_parameters,
-    build_book,
-    chapter_names,
-    chapter_parameters,
-    execute_chapter,
-    external_resources,
-    read_plan,
-    run_study,
-)
-from dare_core.chapter_store import COLLECTING
+from dare_core.book import build_book, execute_chapter, run_study
+from dare_core.chapters import COLLECTING, book_parameters, chapter_names, chapter_parameters, read_plan
 from dare_core.errors import InputError
 from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord

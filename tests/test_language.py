@@ -52,9 +52,7 @@ def future_moves_past(model: LanguageModel) -> bool:
 def test_later_characters_change_no_earlier_logit(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not future_moves_past(small(kind))
     attention = functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        functional, "scaled_dot_product_attention", lambda q, k, v, is_causal: attention(q, k, v)
-    )
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda q, k, v, is_causal: attention(q, k, v))
     assert future_moves_past(small(kind))  # the test can fail
 
 

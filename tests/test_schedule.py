@@ -38,7 +38,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule.os, "cpu_count", lambda: 2)
 
 
-def test_two_at_a_time_and_nobody_before_those_it_comes_after() -> None:
+def test_two_at_a_time_and_none_before_its_prerequisites() -> None:
     log: list[str] = []
     both = threading.Barrier(2, timeout=10)
 
@@ -74,7 +74,7 @@ def test_after_a_failure_nothing_new_starts_and_what_runs_ends() -> None:
 
 
 def test_a_circle_is_named() -> None:
-    with pytest.raises(ValueError, match="a, b"):
+    with pytest.raises(ValueError, match="cycle.*'a', 'b'"):
         run_in_order({"a": ["b"], "b": ["a"]}, print)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dare_core.book import chapter_names, notebook_of
+from dare_core.chapters import chapter_names, notebook_of
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import project_root

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from conftest import make_log, run_chapter
 
-from dare_core.book import chapter_names, chapter_parameters, notebook_of
+from dare_core.chapters import chapter_names, chapter_parameters, notebook_of
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, ratio_interval

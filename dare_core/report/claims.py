@@ -9,15 +9,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
 from dare_core.config import Strict, explain
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import Interval
 from dare_core.files import project_root, store_root, write_json
+
+if TYPE_CHECKING:  # the ledger is read without SciPy, with which intervals are computed
+    from dare_core.evaluation.intervals import Interval
 
 Verdict = Literal[
     "holds",
@@ -133,7 +135,7 @@ class Judgement:
     note: str = ""
 
 
-def judge(quantity: Quantity, measured: Interval) -> Judgement:
+def judge(quantity: Quantity, measured: "Interval") -> Judgement:
     """The verdict, by the rule that was fixed before any result was read (chapter *Method*).
 
     Direction: the interval excludes the null value on the claimed side, on the other, or neither. Size, where the
@@ -198,11 +200,11 @@ class Basis:
 def row(
     claim: Claim,
     name: str,
-    measured: Interval | None,
+    measured: "Interval | None",
     basis: Basis,
     profile: str,
     note: str = "",
-    own_best: Interval | None = None,
+    own_best: "Interval | None" = None,
     blocked: str = "",
 ) -> LedgerRow:
     """A ledger row with its verdict; without an interval, `note` says why it cannot be tested here, or
@@ -245,7 +247,7 @@ def row(
     )
 
 
-def _numbers(measured: Interval | None) -> dict[str, float | None]:
+def _numbers(measured: "Interval | None") -> dict[str, float | None]:
     """Estimate, bounds and detectable difference, of which what is not finite is null; nothing where there is no
     estimate."""
     if measured is None or not math.isfinite(measured.estimate):

@@ -4,7 +4,7 @@ import html
 from dataclasses import dataclass
 
 from dare_core.report.claims import Claim, LedgerRow, ledger, ledger_table, load_claims
-from dare_core.report.record import ChapterConfig
+from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import MARKS, Shown, measured_cells, table
 
 

@@ -13,7 +13,8 @@ from dare_core.language.runs import LanguageStore
 from dare_core.language.text import Text, open_text
 from dare_core.language.training import NANOGPT, NANOGPT_LOSS, STRETCH, LanguageRunConfig, LanguageTrainingConfig
 from dare_core.report.claims import FEWEST_SEEDS, Basis
-from dare_core.report.record import ChapterConfig, ChapterRecord
+from dare_core.report.record import ChapterRecord
+from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table, stored_result
 from dare_core.studies.language_comparison import LARGE, WITH, Comparison

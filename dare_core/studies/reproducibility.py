@@ -11,7 +11,7 @@ import torch
 
 from dare_core.files import project_root, sha256_of
 from dare_core.report.claims import chapter_results
-from dare_core.report.record import ChapterConfig
+from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown, table
 from dare_core.training.store import list_runs, processor
 
