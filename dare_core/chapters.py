@@ -13,7 +13,7 @@ import yaml
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
 from dare_core.report.settings import LABELS, ChapterConfig, label_of
-from dare_core.studies import STUDIES
+from dare_core.studies.settings import CONFIGS
 
 LANDING = "landing"
 COLLECTING = (LANDING, "reproducibility")
@@ -54,14 +54,14 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
     profiles = read_plan("profiles.yml")["profiles"]
     if profile not in profiles:
         raise InputError(f"there is no profile {profile!r}: choose from {', '.join(profiles)}")
-    fields = STUDIES[name].Config.model_fields
+    fields = CONFIGS[name].model_fields
     shared = {key: value for key, value in profiles[profile]["all"].items() if key in fields}
     return {**shared, **profiles[profile]["chapters"].get(name, {})}
 
 
 def differing(name: str, profile: str, given: ChapterConfig) -> dict[str, Any]:
     """Parameters of a chapter whose values are not the profile's; label and place of the results do not count."""
-    plain = STUDIES[name].Config.checked(profile_parameters(name, profile)).model_dump(mode="json", exclude={*LABELS})
+    plain = CONFIGS[name].checked(profile_parameters(name, profile)).model_dump(mode="json", exclude={*LABELS})
     values = given.model_dump(mode="json", exclude={*LABELS})
     return {key: value for key, value in values.items() if value != plain[key]}
 
@@ -75,7 +75,7 @@ def chapter_parameters(name: str, profile: str, parameters: dict[str, Any], labe
     """
     notebook_of(name)
     merged = {**profile_parameters(name, profile), **parameters, "profile": profile}
-    checked = STUDIES[name].Config.checked(merged)
+    checked = CONFIGS[name].checked(merged)
     label = label or label_of(profile, differing(name, profile, checked))
     return {key: getattr(checked, key) for key in merged} | {"profile": label}
 
@@ -87,7 +87,7 @@ def book_parameters(
 
     `placed` goes to every chapter. Raises InputError for a parameter that no chapter has, or that the book itself sets.
     """
-    fields = {name: STUDIES[name].Config.model_fields for name in names}
+    fields = {name: CONFIGS[name].model_fields for name in names}
     known = sorted({key for own in fields.values() for key in own} - {*LABELS})
     for key in [key for key in parameters if key not in known]:
         near = get_close_matches(key, known, 1, 0.4) or known
@@ -96,7 +96,7 @@ def book_parameters(
     beyond: dict[str, Any] = {}
     for name in names:
         given[name] = {key: value for key, value in parameters.items() if key in fields[name]}
-        checked = STUDIES[name].Config.checked(profile_parameters(name, profile) | given[name])
+        checked = CONFIGS[name].checked(profile_parameters(name, profile) | given[name])
         beyond |= differing(name, profile, checked)
     label = label_of(profile, beyond)
     return label, {name: chapter_parameters(name, profile, {**given[name], **placed}, label) for name in names}

@@ -198,8 +198,8 @@ def train(
     Example: dare train --log complete_journey --model TWIN --seed 2 -p size=32 -p epochs=1
     """
     from dare_core.evaluation.metrics import auc, logloss
-    from dare_core.studies.common import StudyConfig
     from dare_core.studies.experiment import Experiment
+    from dare_core.studies.settings import StudyConfig
     from dare_core.training.runs import RunStore
 
     config = StudyConfig.checked({"logs": log, **parameters(parameter)})

@@ -17,7 +17,7 @@ import nbformat
 import papermill
 
 from dare_core.report.claims import results_folder, write_ledger
-from dare_core.studies import STUDIES
+from dare_core.studies.settings import CONFIGS
 
 FOLDER = Path(__file__).parent
 
@@ -38,7 +38,7 @@ def text_only(outputs: list) -> list:
 def parameter_cell(name: str) -> str:
     """Source of a chapter's parameter cell: its study's parameters with their default values."""
     lines = ["# Parameters: papermill NOTEBOOK OUT -p NAME VALUE, or dare study NAME -p NAME=VALUE"]
-    for key, entry in STUDIES[name].Config.model_fields.items():
+    for key, entry in CONFIGS[name].model_fields.items():
         comment = f"  # {entry.description}" if entry.description else ""
         value = json.dumps(entry.default) if isinstance(entry.default, str) else repr(entry.default)
         lines.append(f"{key} = {value}{comment}")

@@ -6,12 +6,13 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from dare_core.chapters import notebook_of
 from dare_core.config import SampleConfig
-from dare_core.data.logs import Card, Log
+from dare_core.data.logs import Card, Log, store_log
 from dare_core.data.samples import Batch
 
 torch.set_num_threads(1)  # small models: threads cost more than they give
@@ -78,6 +79,13 @@ def make_log(users: int = 60, items: int = 80, categories: int = 8, seed: int = 
     )
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Log(card, clicked, item_category[clicked], offsets, item_category)
+
+
+def store_small_log() -> None:
+    """Store the log of `make_log`, so that other processes find it."""
+    log = make_log()
+    columns = {"user": np.repeat(np.arange(len(log.offsets) - 1) + 1, np.diff(log.offsets))}
+    store_log(log.card, pl.DataFrame(columns | {"item": log.items, "category": log.categories}), log.item_category)
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ from dare_core.studies.attention_view import (
     true_map,
     truth_correlation,
 )
-from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.settings import StudyConfig
 from dare_core.training.runs import RunStore, counts_of
 from tests.conftest import make_log
 

@@ -16,7 +16,7 @@ from dare_core.chapters import COLLECTING, book_parameters, chapter_names, chapt
 from dare_core.errors import InputError
 from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord
-from dare_core.studies import STUDIES
+from dare_core.studies.settings import CONFIGS
 from dare_core.training.runs import RunStore
 
 
@@ -71,7 +71,7 @@ def test_a_kernel_is_this_python_whatever_is_registered(tmp_path: Path, monkeypa
 
 
 def test_parameters_beyond_a_profile_have_results_of_their_own(own_store: Path, tmp_path: Path) -> None:
-    config = STUDIES["convergence"].Config
+    config = CONFIGS["convergence"]
     plain, same, other = (
         config.checked(chapter_parameters("convergence", "standard", parameters))
         for parameters in ({}, {"size": "16", "seeds": 3}, {"size": "8"})
@@ -86,7 +86,7 @@ def test_parameters_beyond_a_profile_have_results_of_their_own(own_store: Path, 
 
 
 def test_a_notebook_by_hand_has_results_of_its_own() -> None:
-    config = STUDIES["convergence"].Config
+    config = CONFIGS["convergence"]
     assert config().label == config(results="elsewhere").label == "smoke"
     by_hand = config(size=8)
     assert by_hand.label == chapter_parameters("convergence", "smoke", {"size": "8"})["profile"] != "smoke"

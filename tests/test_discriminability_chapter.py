@@ -12,9 +12,9 @@ from dare_core.evaluation.discriminability import cluster, discriminability, rep
 from dare_core.report.claims import load_claims
 from dare_core.studies import discriminability as chapter
 from dare_core.studies.clusterings import KINDS, RULE, Measured, View, measure
-from dare_core.studies.common import StudyConfig
 from dare_core.studies.discriminability import R1, R2, SUFFIXES, Config, at_every, compare, mean
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.settings import StudyConfig
 from dare_core.training.runs import RunStore
 
 QUICK = {"world_users": 120, "seeds": 1, "epochs": 1, "targets": 3, "history": 50, "shortest_user": 60}

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from conftest import SMALL_SAMPLES, make_log
+from conftest import SMALL_SAMPLES, make_log, store_small_log
 
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.data.logs import Log, store_log
+from dare_core.data.logs import Log
 from dare_core.errors import InputError
 from dare_core.files import locked
 from dare_core.training import runs
@@ -184,10 +183,7 @@ def test_threads_that_ask_at_once_compute_once(store: RunStore, monkeypatch: pyt
 
 def stored_log() -> RunConfig:
     """A configuration whose log other processes find."""
-    log = make_log()
-    columns = {"user": np.repeat(np.arange(len(log.offsets) - 1) + 1, np.diff(log.offsets))}
-    frame = pl.DataFrame(columns | {"item": log.items, "category": log.categories})
-    store_log(log.card, frame, log.item_category)
+    store_small_log()
     return CONFIG.model_copy(update={"training": TrainingConfig(batch_size=60, epochs=1)})
 
 

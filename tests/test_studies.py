@@ -19,12 +19,12 @@ from dare_core.evaluation.intervals import Interval, ratio_interval
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.report.claims import judge, load_claims
-from dare_core.studies import STUDIES, convergence, data, gradients, method, overall, your_own_log
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import convergence, data, gradients, method, overall, your_own_log
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
 from dare_core.studies.gradients import negative_share, negative_steps, norm_ratio
 from dare_core.studies.scores import subset_mask
+from dare_core.studies.settings import CONFIGS, StudyConfig
 from dare_core.training.gradients import GradientRecord
 from dare_core.training.runs import RunStore, _Opened
 
@@ -32,12 +32,12 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 QUICK = {"world_users": 40, "seeds": 2, "epochs": 1, "targets": 5}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_notebook_parameters_are_the_study_s(name: str) -> None:
-    defaults = {k: f.default for k, f in STUDIES[name].Config.model_fields.items()}
+    defaults = {k: f.default for k, f in CONFIGS[name].model_fields.items()}
     found = papermill.inspect_notebook(notebook_of(name))
     assert {k: ast.literal_eval(v["default"]) for k, v in found.items()} == defaults
-    assert set(STUDIES) == set(chapter_names())
+    assert set(CONFIGS) == set(chapter_names())
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -51,7 +51,7 @@ def test_notebooks_store_text_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["smoke", "standard", "full", "paper"])
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_profiles_are_valid(profile: str, name: str) -> None:
     assert chapter_parameters(name, profile, {})["profile"] == profile
 

@@ -18,9 +18,9 @@ from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.evaluation.search_time import SearchTime
 from dare_core.models.build import ClickModel, build_model
 from dare_core.studies import retrieval_number, search_efficiency, sweeps
-from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.sweeps import at_own_best, best_rule, made_with, numbers, own_best
+from dare_core.studies.settings import StudyConfig, numbers
+from dare_core.studies.sweeps import at_own_best, best_rule, made_with, own_best
 from dare_core.training.runs import RunStore, counts_of
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from dare_core.data.samples import training_counts
 from dare_core.errors import InputError
@@ -17,6 +16,7 @@ from dare_core.evaluation.relevance import relevance_counts
 from dare_core.evaluation.retrieval import RULES, Retrieval, best_columns, retrieve, retrieve_by_rule
 from dare_core.models.build import MODELS
 from dare_core.report.claims import NOT_COMPUTED
+from dare_core.studies import settings
 from dare_core.studies.attention_controls import control_rows
 from dare_core.studies.attention_rows import (
     case_rows,
@@ -42,28 +42,12 @@ from dare_core.studies.attention_view import (
     truth_correlation,
 )
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
-from dare_core.studies.gain_settings import GainSettings
+from dare_core.studies.settings import NOT_SEARCHING
 from dare_core.training.runs import RunStore
 
 OTHER = "DIN"
-NOT_SEARCHING = ("SDIM",)  # averages hash buckets and retrieves nothing
 
-
-class Config(GainSettings):
-    """Parameters of the Attention accuracy chapter."""
-
-    models: str = Field("DARE,TWIN,DIN,TWIN-4E", description="models to train, or all that search")
-    categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat maps")
-    positions: int = Field(10, ge=2, le=1_000, description="newest positions of the heat maps")
-    control_worlds: int = Field(0, ge=0, le=50, description="worlds of each control; 0: the stored table is shown")
-    control_users: int = Field(700, ge=20, description="users of a control's world")
-    cases: int = Field(3, ge=1, le=20, description="cases where two models disagree most, and as many at random")
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is every model of the table that searches."""
-        searching = [name for name in MODELS if name not in NOT_SEARCHING]
-        return searching if self.models == "all" else self.models.split(",")
+Config = settings.AttentionConfig
 
 
 @dataclass

@@ -16,8 +16,8 @@ from dare_core.evaluation.intervals import Interval, Replicates, interval, wilso
 from dare_core.evaluation.metrics import Array
 from dare_core.evaluation.relevance import RelevanceCounts, user_weights
 from dare_core.evaluation.retrieval import Retrieval, candidate_ndcg, left_out_share, same_category_counts
-from dare_core.studies.common import WORLDS
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.settings import WORLDS
 
 GAINS = {"information": "NDCG", "signed": "signed", "above chance": "above chance", "true relevance": "true"}
 """Kinds of gain, and their columns: A3 is judged by the mutual information, the others are shown."""

@@ -4,12 +4,11 @@
 from collections.abc import Callable
 
 import numpy as np
-from pydantic import Field
 
 from dare_core.data.samples import Samples
 from dare_core.evaluation.intervals import UNKNOWN, Interval, Replicates, ratio_interval
 from dare_core.evaluation.metrics import Array, resampled_auc
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment
 from dare_core.training.runs import Run
 
@@ -18,11 +17,7 @@ SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The levels of validation AUC, as shares of the best rule's way from 1/2: fixed, and the same for both models."""
 TRIVIAL_AUC = 0.5
 
-
-class Config(StudyConfig):
-    """Parameters of the Convergence chapter."""
-
-    models: str = Field("DARE,TWIN,DIN", description="models to train; C1 needs DARE and TWIN")
+Config = settings.ConvergenceConfig
 
 
 Curves = Callable[[Run, Samples, Array], Array]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field
 
 from dare_core.data.log_statistics import statistics, taobao_statistics
 from dare_core.evaluation.intervals import Replicates, interval
@@ -19,16 +18,11 @@ from dare_core.evaluation.relevance import (
     user_weights,
 )
 from dare_core.report.show import PALETTE, Shown, figure, style, table
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.training.runs import RunStore
 
-
-class Config(StudyConfig):
-    """Parameters of the Data chapter."""
-
-    categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat map")
-    positions: int = Field(50, ge=5, le=1_000, description="positions of the heat map")
+Config = settings.DataConfig
 
 
 @dataclass

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from pydantic import Field, field_validator
 
-from dare_core.evaluation.discriminability import CLUSTERS, Representation
+from dare_core.evaluation.discriminability import Representation
 from dare_core.evaluation.intervals import Interval, all_above, interval
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import MODELS
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table
+from dare_core.studies import settings
 from dare_core.studies.clusterings import KINDS, RULE, View, measure, summary_rows, value_rows
-from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import Record
 from dare_core.studies.scores import columns
 from dare_core.training.runs import RunStore
@@ -62,31 +60,7 @@ R2: dict[str, tuple[Weights, Reduce]] = {
 SUFFIXES: dict[Representation, str] = {"whole input": "_whole_input", "pooled history": ""}
 """Ending of a quantity's name by what is clustered, the paper's figure first."""
 
-
-class Config(StudyConfig):
-    """Parameters of the Discriminability chapter."""
-
-    models: str = Field("DARE,TWIN,DIN,TWIN (w/o TR),DARE (w/o TR)", description="models to train, or all")
-    clusters: str = Field("2,10,50", description="numbers of clusters, or all of the published analysis")
-    cluster_seeds: int = Field(3, ge=1, le=100, description="K-means runs per model, seed and number of clusters")
-    control_seeds: int = Field(1, ge=0, le=100, description="independent worlds of the control; 0: no control")
-
-    @field_validator("clusters")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        if value != "all" and not all(n.strip().isdigit() and int(n) > 1 for n in value.split(",")):
-            raise ValueError("expects numbers above 1, separated by commas, or all")
-        return value
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is the whole table of models."""
-        return list(MODELS) if self.models == "all" else self.models.split(",")
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """The numbers of clusters asked for."""
-        return CLUSTERS if self.clusters == "all" else tuple(int(n) for n in self.clusters.split(","))
+Config = settings.DiscriminabilityConfig
 
 
 @dataclass

@@ -17,7 +17,8 @@ from dare_core.evaluation.metrics import Array, auc, resampled_auc
 from dare_core.files import canonical_json, short_hash
 from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord
-from dare_core.studies.common import WORLDS, StudyConfig, resolve_log
+from dare_core.studies.common import resolve_log
+from dare_core.studies.settings import WORLDS, StudyConfig
 from dare_core.training.loop import batch_samples
 from dare_core.training.runs import Run, RunStore
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field, field_validator
 
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval, ratio_interval
 from dare_core.evaluation.metrics import Array
 from dare_core.models.build import model_spec
 from dare_core.report.show import PALETTE, Shown, figure, style, table
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import FEWEST_STEPS, Experiment, Record
 from dare_core.studies.scores import columns
 from dare_core.training.gradients import BINS, GradientRecord
@@ -31,20 +30,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 `own start`: BatchNorm scales and PReLU slopes start at their layers' own values. `recipe`: as all other chapters
 train."""
 
-
-class Config(StudyConfig):
-    """Parameters of the gradients chapter."""
-
-    models: str = Field("TWIN", description="models with shared tables")
-    settings: str = Field("published,own start", description="published (judged), own start, recipe")
-
-    @field_validator("settings")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        if not set(names) <= set(SETTINGS):
-            raise ValueError(f"expects some of {', '.join(SETTINGS)}, separated by commas")
-        return ",".join(dict.fromkeys(names))
+Config = settings.GradientsConfig
 
 
 @dataclass

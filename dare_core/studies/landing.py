@@ -4,12 +4,10 @@ import html
 from dataclasses import dataclass
 
 from dare_core.report.claims import Claim, LedgerRow, ledger, ledger_table, load_claims
-from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import MARKS, Shown, measured_cells, table
+from dare_core.studies import settings
 
-
-class Config(ChapterConfig):
-    """Parameters of the landing page."""
+Config = settings.LandingConfig
 
 
 @dataclass

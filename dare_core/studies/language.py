@@ -1,85 +1,28 @@
 """Projection capacity in language: a character-level GPT with and without query, key and value maps (claim P3)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field, field_validator, model_validator
 
-from dare_core.language.gpt import KINDS, Kind, LanguageModelConfig
+from dare_core.language.gpt import KINDS
 from dare_core.language.runs import LanguageStore
 from dare_core.language.text import Text, open_text
-from dare_core.language.training import NANOGPT, NANOGPT_LOSS, STRETCH, LanguageRunConfig, LanguageTrainingConfig
+from dare_core.language.training import NANOGPT, NANOGPT_LOSS, STRETCH
 from dare_core.report.claims import FEWEST_SEEDS, Basis
 from dare_core.report.record import ChapterRecord
-from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table, stored_result
+from dare_core.studies import settings
 from dare_core.studies.language_comparison import LARGE, WITH, Comparison
 
 MARKERS = dict(zip(KINDS, "osD", strict=True))
 LINES = dict(zip(KINDS, ("-", "-", "--"), strict=True))
 Rows = Sequence[Mapping[str, Any]]
 
-
-class Config(ChapterConfig):
-    """Parameters of the chapter on projection capacity in language."""
-
-    text: str = Field("plays", description="plays, tiny_shakespeare, or the path of a UTF-8 file")
-    sizes: str = Field("32,8", description="embedding sizes, separated by commas")
-    seeds: int = Field(2, ge=1, le=100, description="number of seeds, counted from 1")
-    iterations: int = Field(150, ge=10, le=1_000_000, description="iterations at most; fewer where the loss is flat")
-    layers: int = Field(2, ge=1, le=48)
-    heads: int = Field(1, ge=1, le=64, description="attention heads at every size")
-    block: int = Field(64, ge=1, le=1_024, description="characters of context")
-    batch: int = Field(12, ge=1, le=4_096, description="windows per iteration")
-    learning_rate: float = Field(0.003, gt=0, le=1)
-    nanogpt: Literal["none", "cpu"] = Field(
-        "none", description="cpu: also train nanoGPT's own setting for a CPU on tiny_shakespeare"
-    )
-
-    @field_validator("sizes")
-    @classmethod
-    def _sizes(cls, value: str) -> str:
-        parts = [part.strip() for part in value.split(",")]
-        if not all(part.isdecimal() and int(part) >= 2 for part in parts):
-            raise ValueError("expects embedding sizes of 2 or more, separated by commas")
-        return ",".join(dict.fromkeys(parts))
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        for size in self.size_list:
-            if size % self.heads:
-                raise ValueError(f"size {size} is not a multiple of heads {self.heads}")
-        return self
-
-    @property
-    def size_list(self) -> list[int]:
-        """The sizes asked for, largest first."""
-        return sorted((int(part) for part in self.sizes.split(",")), reverse=True)
-
-    def run_config(self, kind: Kind, size: int, seed: int) -> LanguageRunConfig:
-        """One training run: twenty evaluations or more, and a warm-up of a tenth of the iterations (100 at most)."""
-        return LanguageRunConfig(
-            model=LanguageModelConfig(kind=kind, size=size, layers=self.layers, heads=self.heads, block=self.block),
-            training=LanguageTrainingConfig(
-                iterations=self.iterations,
-                batch=self.batch,
-                learning_rate=self.learning_rate,
-                warm_up=min(100, self.iterations // 10),
-                evaluate_every=min(300, max(25, self.iterations // 20)),
-            ),
-            seed=seed,
-        )
-
-    def run_configs(self) -> Iterator[tuple[tuple[Kind, int, int], LanguageRunConfig]]:
-        """Every run by kind, size and seed: a seed is complete before the next one begins."""
-        for seed in range(1, self.seeds + 1):
-            for size in reversed(self.size_list):
-                for kind in KINDS:
-                    yield (kind, size, seed), self.run_config(kind, size, seed)
+Config = settings.LanguageConfig
 
 
 @dataclass

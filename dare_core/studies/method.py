@@ -9,44 +9,24 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field, field_validator
 
 from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval, none_above
 from dare_core.report.claims import judge, load_claims
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table, stored_rows
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.convergence import speedup
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import columns
-from dare_core.studies.sweeps import FEW_AND_MANY, made_with, numbers, own_best, steps_to_batch
+from dare_core.studies.settings import numbers
+from dare_core.studies.sweeps import FEW_AND_MANY, made_with, own_best, steps_to_batch
 from dare_core.training.loop import STEPS_AN_EPOCH, batch_samples
 from dare_core.training.runs import Run, RunStore
 
 OWN_BEST_RATES, OWN_BEST_STEPS = (0.003, 0.01), (1_000, 2_000, 4_000)
 """The grid from which each model's own best setting is taken."""
 
-
-class Config(StudyConfig):
-    """Parameters of the chapter Method."""
-
-    search: bool = Field(False, description="train DARE and TWIN at every learning rate and number of steps")
-    rates: str = Field("0.003,0.01,0.03", description="learning rates of the search")
-    steps: str = Field("1000,2000,4000", description="steps per epoch of the search")
-    few_and_many: bool = Field(False, description="with the search, D1 at each model's own best setting too")
-    identical: int = Field(0, ge=0, le=50, description="TWINs that differ in initial weights and order alone")
-
-    @field_validator("steps")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        return ",".join(str(number) for number in numbers(value))
-
-    @field_validator("rates")
-    @classmethod
-    def _rates(cls, value: str) -> str:
-        if not all(0 < float(part) <= 1 for part in value.split(",")):
-            raise ValueError("expects learning rates above 0, separated by commas")
-        return value
+Config = settings.MethodConfig
 
 
 @dataclass

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import yaml
 from matplotlib import pyplot as plt
-from pydantic import Field, field_validator
 
 from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval
 from dare_core.evaluation.metrics import grouped_auc, logloss
@@ -16,10 +15,11 @@ from dare_core.models.build import MODELS, model_table
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import auc_table, columns, score_rows
-from dare_core.studies.sweeps import NOT_SEARCHED, at_own_best, numbers
+from dare_core.studies.settings import StudyConfig, numbers
+from dare_core.studies.sweeps import NOT_SEARCHED, at_own_best
 from dare_core.training.runs import RunStore, counts_of
 
 WITHOUT_TR = "TWIN (w/o TR)"
@@ -33,22 +33,7 @@ FOUR = {
 SIZES = (16, 128)
 """The embedding sizes of O2."""
 
-
-class Config(StudyConfig):
-    """Parameters of the Overall comparison chapter."""
-
-    models: str = Field("DARE,TWIN,DIN", description="models to train, or all")
-    further_sizes: str = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
-
-    @field_validator("further_sizes")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        return ",".join(str(number) for number in numbers(value)) if value else ""
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is the whole table of models."""
-        return list(MODELS) if self.models == "all" else self.models.split(",")
+Config = settings.OverallConfig
 
 
 @dataclass

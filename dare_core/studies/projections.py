@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import Field
 
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, Replicates, interval, none_above
 from dare_core.files import project_root
 from dare_core.models.zoo import MODELS
 from dare_core.report.claims import NOT_COMPUTED
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.map_motion import map_motion
 from dare_core.studies.overall import size_note
@@ -39,20 +38,7 @@ WIDE = f"{TWIN}, twice as wide"
 Settings = Mapping[tuple[str, str], Setting]
 """The setting of each model, shared and best."""
 
-
-class Config(StudyConfig):
-    """Parameters of the Projections chapter."""
-
-    size: int = Field(16, ge=1, le=512, description="embedding size a field")
-    models: str = Field("DARE,TWIN,TWIN (w/ proj.)", description="models to train, or all; these three always")
-    wide: bool = Field(True, description="train TWIN with tables twice as wide too")
-    follow_maps: bool = Field(True, description="follow how the maps move while they are trained")
-    search: bool = Field(False, description="search every model's best setting; otherwise take the stored search's")
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is DARE, TWIN and every variant."""
-        return [DARE, TWIN, *VARIANTS] if self.models == "all" else self.models.split(",")
+Config = settings.ProjectionsConfig
 
 
 @dataclass

@@ -11,15 +11,13 @@ import torch
 
 from dare_core.files import project_root, sha256_of
 from dare_core.report.claims import chapter_results
-from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown, table
+from dare_core.studies import settings
 from dare_core.training.store import list_runs, processor
 
 PACKAGES = ("torch", "numpy", "polars", "scikit-learn", "scipy", "papermill", "jupyter-book", "safetensors")
 
-
-class Config(ChapterConfig):
-    """Parameters of the Reproducibility chapter."""
+Config = settings.ReproducibilityConfig
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from pydantic import Field, field_validator
 
 from dare_core.evaluation.gains import information_gains
 from dare_core.evaluation.intervals import Interval, Replicates, interval
@@ -17,37 +16,22 @@ from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table
+from dare_core.studies import settings
 from dare_core.studies.attention_view import candidate_means
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
-from dare_core.studies.gain_settings import GainSettings
 from dare_core.studies.scores import auc_table, columns
-from dare_core.studies.sweeps import FEW_AND_MANY, NOT_SEARCHED, at_own_best, best_rule, numbers
+from dare_core.studies.settings import numbers
+from dare_core.studies.sweeps import FEW_AND_MANY, NOT_SEARCHED, at_own_best, best_rule
 from dare_core.training.runs import Run, RunStore
 
 FEW, MANY = FEW_AND_MANY
 """The numbers of retrieved behaviours that D1 compares."""
-LONGEST = 100_000
-"""Behaviours of the longest history that can be asked for."""
 QUALITY_RULES = ("same category, then newest", "random")
 MARKS = {CLAIMED: "o-", REFERENCE: "s--", **dict(zip(QUALITY_RULES, ("x:", "+:"), strict=True))}
 KNOWN = 0.5
 """A length is studied where at least this share of the test targets has so many behaviours before it."""
 
-
-class Config(GainSettings):
-    """Parameters of the Retrieval number chapter."""
-
-    models: str = Field("DARE,TWIN", description="models to train; the claims need DARE and TWIN")
-    retrieved: str = Field("5,20,100", min_length=1, description="numbers of retrieved behaviours, K; N is history")
-    lengths: str = Field("20,200", min_length=1, description="lengths of history, N; K is top_k")
-
-    @field_validator("retrieved", "lengths")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        found = numbers(value)
-        if found[-1] > LONGEST:
-            raise ValueError(f"expects numbers of at most {LONGEST:,}")
-        return ",".join(str(number) for number in found)
+Config = settings.RetrievalNumberConfig
 
 
 @dataclass

@@ -7,65 +7,24 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from pydantic import Field, field_validator
 
-from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, Replicates, interval, ratio_interval
 from dare_core.evaluation.search_time import SearchTime, measure
 from dare_core.report.claims import NOT_COMPUTED, Basis
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table
 from dare_core.schedule import measuring
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
 from dare_core.studies.scores import auc_table, columns
-from dare_core.studies.sweeps import best_rule, numbers
+from dare_core.studies.sweeps import best_rule
 from dare_core.training.runs import RunStore
 
 PARTS = {2: "half", 4: "quarter"}
 """The parts of E1: what the searched embedding is divided by."""
-LARGEST = 1_024
-"""The largest embedding size of a model."""
 LINES = {CLAIMED: "o-", REFERENCE: "s--"}
 
-
-class Config(StudyConfig):
-    """Parameters of the Search efficiency chapter."""
-
-    parts: str = Field(
-        "1,2,4", min_length=1, description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4"
-    )
-    further_sizes: str = Field("", description="further embedding sizes, shown beside `size` and not judged")
-    search_length: int = Field(10_000, ge=10, le=1_000_000, description="behaviours of a timed search")
-    search_rounds: int = Field(31, ge=5, le=10_000, description="rounds of timed searches")
-
-    @field_validator("parts")
-    @classmethod
-    def _parts(cls, value: str) -> str:
-        return ",".join(str(part) for part in sorted({1, *numbers(value)}))
-
-    @field_validator("further_sizes")
-    @classmethod
-    def _further_sizes(cls, value: str) -> str:
-        found = numbers(value) if value else []
-        if max(found, default=1) > LARGEST:
-            raise ValueError(f"expects sizes of at most {LARGEST:,}")
-        return ",".join(str(size) for size in found)
-
-    def attention_sizes(self, size: int) -> dict[int, int]:
-        """K_A of each part of a size. Raises InputError for a part that does not divide it."""
-        found = {}
-        for part in numbers(self.parts):
-            if size % part:
-                raise InputError(f"parts: an embedding of size {size} cannot be divided by {part}: leave it out.")
-            found[part] = size // part
-        return found
-
-    @property
-    def sizes(self) -> list[int]:
-        """Every whole size, the judged one first."""
-        further = numbers(self.further_sizes) if self.further_sizes else []
-        return [self.size, *(size for size in further if size != self.size)]
+Config = settings.SearchEfficiencyConfig
 
 
 @dataclass

@@ -20,14 +20,6 @@ FEW_AND_MANY = (5, 100)
 NOT_SEARCHED = "not computed at own best settings"
 
 
-def numbers(text: str) -> list[int]:
-    """Whole numbers from 1 on, separated by commas, sorted and each once. Raises ValueError for anything else."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError("expects whole numbers from 1 on, separated by commas")
-    return sorted({int(part) for part in parts})
-
-
 def best_rule(experiment: Experiment, history: int | None = None) -> tuple[str, float]:
     """The rule without learning of highest validation AUC (mean over seeds), with its test AUC, for histories of
     another length too."""

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log, prepare
-from dare_core.data.readers import OnBadRows
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval
 from dare_core.files import atomic_path, store_root
 from dare_core.report.show import Shown, table
-from dare_core.studies.common import StudyConfig
+from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.studies.scores import auc_table, score_rows
 from dare_core.training.runs import RunStore
@@ -23,20 +21,7 @@ from dare_core.training.runs import RunStore
 PAYS = 0.001
 """A gain in AUC of one per mille is what the field calls worth having (paper, section 4.2)."""
 
-
-class Config(StudyConfig):
-    """Parameters of this chapter: the file, and which of its columns is what."""
-
-    logs: str = Field("own", description="name under which the log is stored")
-    models: str = Field("DARE,TWIN,DIN", description="models to compare")
-    path: str = Field("", description="CSV, TSV or Parquet file; a demonstration is written when left empty")
-    user_column: str = Field("user", description="column with the user")
-    item_column: str = Field("item", description="column with the item")
-    category_column: str = Field("", description="column with the item's category; none when empty")
-    time_column: str = Field("", description="column with the time or order; file order when empty")
-    behaviour_column: str = Field("", description="column with the behaviour; none when empty")
-    keep: str = Field("", description="behaviours to keep, separated by commas; all when empty")
-    on_bad_rows: OnBadRows = Field("refuse", description="refuse or skip")
+Config = settings.YourOwnLogConfig
 
 
 @dataclass

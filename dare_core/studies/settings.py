@@ -1,0 +1,435 @@
+"""Parameters of every chapter. Nothing here needs PyTorch before the parameters are accepted: a wrong one is refused
+at once."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from dare_core.config import SampleConfig
+from dare_core.errors import InputError
+from dare_core.report.settings import ChapterConfig
+
+if TYPE_CHECKING:
+    from dare_core.data.logs import Log
+    from dare_core.evaluation.gains import GainRule
+    from dare_core.language.gpt import Kind
+    from dare_core.language.training import LanguageRunConfig
+
+LARGEST, LONGEST = 1_024, 100_000
+"""The largest embedding size of a model, and the behaviours of the longest history."""
+NOT_SEARCHING = ("SDIM",)
+"""Models that retrieve nothing: they average hash buckets."""
+GRADIENT_SETTINGS = ("published", "own start", "recipe")
+"""How models start and how many samples a step has where gradients are recorded."""
+WORLDS = {
+    "generated": "twin",
+    "independent": "independent",
+    "no_decay": "no_decay",
+    "no_semantics": "no_semantics",
+}
+"""Names of generated worlds; any other name is that of a prepared log."""
+NULL_WORLDS = ("independent", "no_decay", "no_semantics")
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers from 1 on, separated by commas, sorted and each once. Raises ValueError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError("expects whole numbers from 1 on, separated by commas")
+    return sorted({int(part) for part in parts})
+
+
+def every_model() -> list[str]:
+    """The names in the table of models."""
+    from dare_core.models.zoo import MODELS
+
+    return list(MODELS)
+
+
+class StudyConfig(ChapterConfig):
+    """Parameters of every study of click logs. Names in `logs` and `models` are separated by commas."""
+
+    logs: str = Field("generated", description="generated, independent, no_decay, no_semantics or prepared logs")
+    size: int = Field(16, ge=1, le=1_024, description="embedding size a field")
+    seeds: int = Field(3, ge=1, le=100, description="trainings per model; on a generated log each has its own world")
+    epochs: int = Field(2, ge=1, le=100)
+    top_k: int = Field(20, ge=1)
+    history: int = Field(200, ge=1, le=100_000, description="behaviours before the target")
+    targets: int = Field(19, ge=1, le=1_000, description="training targets a user")
+    spacing: int = Field(5, ge=1, le=1_000)
+    shortest_user: int = Field(210, ge=4)
+    negatives: int = Field(2, ge=1, le=50)
+    negative_rule: Literal["auto", "unclicked", "any"] = Field(
+        "auto", description="auto: any on the null worlds, unclicked elsewhere"
+    )
+    learning_rate: float = Field(0.01, gt=0, le=1)
+    batch_size: int = Field(0, ge=0, le=1_000_000, description="samples per step; 0: by the recipe (chapter Method)")
+    initial_scale: float = Field(0.01, gt=0, le=10, description="standard deviation of initial weights")
+    world_users: int = Field(200, ge=20, le=1_000_000, description="users of a generated world")
+    world_items: int = Field(60_000, ge=100, le=100_000_000, description="items of a generated world")
+    world_categories: int = Field(2_900, ge=2, le=1_000_000, description="categories of a generated world")
+    world_seed: int = Field(1, ge=0, description="seed of the first generated world; each training seed has its own")
+    official_compat: bool = Field(False, description="compute as the published code does, defects included")
+
+    @field_validator("logs", "models", check_fields=False)
+    @classmethod
+    def _names(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if not all(names):
+            raise ValueError("expects names separated by commas")
+        return ",".join(dict.fromkeys(names))
+
+    @field_validator("batch_size")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("expects 2 or more samples per step, or 0 for the recipe")
+        return value
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values, models' names too."""
+        config = super().checked(values)
+        if config.model_names:
+            from dare_core.models.build import model_spec
+
+            for name in config.model_names:
+                model_spec(name)
+        return config
+
+    @property
+    def log_names(self) -> list[str]:
+        """The logs asked for."""
+        return self.logs.split(",")
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; none where the study trains none."""
+        return cast(str, getattr(self, "models", "")).split(",") if hasattr(self, "models") else []
+
+    def samples_for(self, log: "Log") -> SampleConfig:
+        """How samples are cut from a log."""
+        null_world = log.card.kind == "generated log" and log.card.created_with.get("kind") in NULL_WORLDS
+        rule = self.negative_rule
+        if rule == "auto":
+            rule = "any" if null_world else "unclicked"
+        return SampleConfig(
+            history=self.history,
+            targets=self.targets,
+            spacing=self.spacing,
+            shortest_user=self.shortest_user,
+            negatives=self.negatives,
+            negative_rule=rule,
+        )
+
+
+class GainSettings(StudyConfig):
+    """Settings of the scores that retrieve, and of the mutual information that judges them."""
+
+    with_items: bool = Field(False, description="keep the item embeddings in the scores, which the paper leaves out")
+    least_samples: int = Field(200, ge=1, description="training samples of a judged target category (published: 700)")
+    least_cell: int = Field(10, ge=0, description="training samples of a cell that is not thin (published: 50)")
+    most_thin: int = Field(100_000, ge=0, description="thin behaviours of a judged history (published: 20)")
+    published_ndcg: bool = Field(False, description="ideal at top_k for every k; thin cells as the published code has")
+
+    @property
+    def rule(self) -> "GainRule":
+        """Which cells are trusted."""
+        from dare_core.evaluation.gains import GainRule
+
+        return GainRule(self.least_samples, self.least_cell, self.most_thin, self.published_ndcg)
+
+
+class LandingConfig(ChapterConfig):
+    """Parameters of the landing page."""
+
+
+class MethodConfig(StudyConfig):
+    """Parameters of the chapter Method."""
+
+    search: bool = Field(False, description="train DARE and TWIN at every learning rate and number of steps")
+    rates: str = Field("0.003,0.01,0.03", description="learning rates of the search")
+    steps: str = Field("1000,2000,4000", description="steps per epoch of the search")
+    few_and_many: bool = Field(False, description="with the search, D1 at each model's own best setting too")
+    identical: int = Field(0, ge=0, le=50, description="TWINs that differ in initial weights and order alone")
+
+    @field_validator("steps")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        return ",".join(str(number) for number in numbers(value))
+
+    @field_validator("rates")
+    @classmethod
+    def _rates(cls, value: str) -> str:
+        if not all(0 < float(part) <= 1 for part in value.split(",")):
+            raise ValueError("expects learning rates above 0, separated by commas")
+        return value
+
+
+class DataConfig(StudyConfig):
+    """Parameters of the Data chapter."""
+
+    categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat map")
+    positions: int = Field(50, ge=5, le=1_000, description="positions of the heat map")
+
+
+class GradientsConfig(StudyConfig):
+    """Parameters of the gradients chapter."""
+
+    models: str = Field("TWIN", description="models with shared tables")
+    settings: str = Field("published,own start", description="published (judged), own start, recipe")
+
+    @field_validator("settings")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if not set(names) <= set(GRADIENT_SETTINGS):
+            raise ValueError(f"expects some of {', '.join(GRADIENT_SETTINGS)}, separated by commas")
+        return ",".join(dict.fromkeys(names))
+
+
+class ProjectionsConfig(StudyConfig):
+    """Parameters of the Projections chapter."""
+
+    size: int = Field(16, ge=1, le=512, description="embedding size a field")
+    models: str = Field("DARE,TWIN,TWIN (w/ proj.)", description="models to train, or all; these three always")
+    wide: bool = Field(True, description="train TWIN with tables twice as wide too")
+    follow_maps: bool = Field(True, description="follow how the maps move while they are trained")
+    search: bool = Field(False, description="search every model's best setting; otherwise take the stored search's")
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; `all` is DARE, TWIN and every variant."""
+        if self.models != "all":
+            return self.models.split(",")
+        from dare_core.models.zoo import MODELS
+
+        return ["DARE", "TWIN", *(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)]
+
+
+class LanguageConfig(ChapterConfig):
+    """Parameters of the chapter on projection capacity in language."""
+
+    text: str = Field("plays", description="plays, tiny_shakespeare, or the path of a UTF-8 file")
+    sizes: str = Field("32,8", description="embedding sizes, separated by commas")
+    seeds: int = Field(2, ge=1, le=100, description="number of seeds, counted from 1")
+    iterations: int = Field(150, ge=10, le=1_000_000, description="iterations at most; fewer where the loss is flat")
+    layers: int = Field(2, ge=1, le=48)
+    heads: int = Field(1, ge=1, le=64, description="attention heads at every size")
+    block: int = Field(64, ge=1, le=1_024, description="characters of context")
+    batch: int = Field(12, ge=1, le=4_096, description="windows per iteration")
+    learning_rate: float = Field(0.003, gt=0, le=1)
+    nanogpt: Literal["none", "cpu"] = Field(
+        "none", description="cpu: also train nanoGPT's own setting for a CPU on tiny_shakespeare"
+    )
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) >= 2 for part in parts):
+            raise ValueError("expects embedding sizes of 2 or more, separated by commas")
+        return ",".join(dict.fromkeys(parts))
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        for size in self.size_list:
+            if size % self.heads:
+                raise ValueError(f"size {size} is not a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def size_list(self) -> list[int]:
+        """The sizes asked for, largest first."""
+        return sorted((int(part) for part in self.sizes.split(",")), reverse=True)
+
+    def run_config(self, kind: "Kind", size: int, seed: int) -> "LanguageRunConfig":
+        """One training run: twenty evaluations or more, and a warm-up of a tenth of the iterations (100 at most)."""
+        from dare_core.language.gpt import LanguageModelConfig
+        from dare_core.language.training import LanguageRunConfig, LanguageTrainingConfig
+
+        return LanguageRunConfig(
+            model=LanguageModelConfig(kind=kind, size=size, layers=self.layers, heads=self.heads, block=self.block),
+            training=LanguageTrainingConfig(
+                iterations=self.iterations,
+                batch=self.batch,
+                learning_rate=self.learning_rate,
+                warm_up=min(100, self.iterations // 10),
+                evaluate_every=min(300, max(25, self.iterations // 20)),
+            ),
+            seed=seed,
+        )
+
+    def run_configs(self) -> "Iterator[tuple[tuple[Kind, int, int], LanguageRunConfig]]":
+        """Every run by kind, size and seed: a seed is complete before the next one begins."""
+        from dare_core.language.gpt import KINDS
+
+        for seed in range(1, self.seeds + 1):
+            for size in reversed(self.size_list):
+                for kind in KINDS:
+                    yield (kind, size, seed), self.run_config(kind, size, seed)
+
+
+class OverallConfig(StudyConfig):
+    """Parameters of the Overall comparison chapter."""
+
+    models: str = Field("DARE,TWIN,DIN", description="models to train, or all")
+    further_sizes: str = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
+
+    @field_validator("further_sizes")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        return ",".join(str(number) for number in numbers(value)) if value else ""
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; `all` is the whole table of models."""
+        return every_model() if self.models == "all" else self.models.split(",")
+
+
+class AttentionConfig(GainSettings):
+    """Parameters of the Attention accuracy chapter."""
+
+    models: str = Field("DARE,TWIN,DIN,TWIN-4E", description="models to train, or all that search")
+    categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat maps")
+    positions: int = Field(10, ge=2, le=1_000, description="newest positions of the heat maps")
+    control_worlds: int = Field(0, ge=0, le=50, description="worlds of each control; 0: the stored table is shown")
+    control_users: int = Field(700, ge=20, description="users of a control's world")
+    cases: int = Field(3, ge=1, le=20, description="cases where two models disagree most, and as many at random")
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; `all` is every model of the table that searches."""
+        searching = [name for name in every_model() if name not in NOT_SEARCHING] if self.models == "all" else []
+        return searching or self.models.split(",")
+
+
+class DiscriminabilityConfig(StudyConfig):
+    """Parameters of the Discriminability chapter."""
+
+    models: str = Field("DARE,TWIN,DIN,TWIN (w/o TR),DARE (w/o TR)", description="models to train, or all")
+    clusters: str = Field("2,10,50", description="numbers of clusters, or all of the published analysis")
+    cluster_seeds: int = Field(3, ge=1, le=100, description="K-means runs per model, seed and number of clusters")
+    control_seeds: int = Field(1, ge=0, le=100, description="independent worlds of the control; 0: no control")
+
+    @field_validator("clusters")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        if value != "all" and not all(n.strip().isdigit() and int(n) > 1 for n in value.split(",")):
+            raise ValueError("expects numbers above 1, separated by commas, or all")
+        return value
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models asked for; `all` is the whole table of models."""
+        return every_model() if self.models == "all" else self.models.split(",")
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of clusters asked for."""
+        if self.clusters != "all":
+            return tuple(int(n) for n in self.clusters.split(","))
+        from dare_core.evaluation.discriminability import CLUSTERS
+
+        return CLUSTERS
+
+
+class ConvergenceConfig(StudyConfig):
+    """Parameters of the Convergence chapter."""
+
+    models: str = Field("DARE,TWIN,DIN", description="models to train; C1 needs DARE and TWIN")
+
+
+class SearchEfficiencyConfig(StudyConfig):
+    """Parameters of the Search efficiency chapter."""
+
+    parts: str = Field(
+        "1,2,4", min_length=1, description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4"
+    )
+    further_sizes: str = Field("", description="further embedding sizes, shown beside `size` and not judged")
+    search_length: int = Field(10_000, ge=10, le=1_000_000, description="behaviours of a timed search")
+    search_rounds: int = Field(31, ge=5, le=10_000, description="rounds of timed searches")
+
+    @field_validator("parts")
+    @classmethod
+    def _parts(cls, value: str) -> str:
+        return ",".join(str(part) for part in sorted({1, *numbers(value)}))
+
+    @field_validator("further_sizes")
+    @classmethod
+    def _further_sizes(cls, value: str) -> str:
+        found = numbers(value) if value else []
+        if max(found, default=1) > LARGEST:
+            raise ValueError(f"expects sizes of at most {LARGEST:,}")
+        return ",".join(str(size) for size in found)
+
+    def attention_sizes(self, size: int) -> dict[int, int]:
+        """K_A of each part of a size. Raises InputError for a part that does not divide it."""
+        found = {}
+        for part in numbers(self.parts):
+            if size % part:
+                raise InputError(f"parts: an embedding of size {size} cannot be divided by {part}: leave it out.")
+            found[part] = size // part
+        return found
+
+    @property
+    def sizes(self) -> list[int]:
+        """Every whole size, the judged one first."""
+        further = numbers(self.further_sizes) if self.further_sizes else []
+        return [self.size, *(size for size in further if size != self.size)]
+
+
+class RetrievalNumberConfig(GainSettings):
+    """Parameters of the Retrieval number chapter."""
+
+    models: str = Field("DARE,TWIN", description="models to train; the claims need DARE and TWIN")
+    retrieved: str = Field("5,20,100", min_length=1, description="numbers of retrieved behaviours, K; N is history")
+    lengths: str = Field("20,200", min_length=1, description="lengths of history, N; K is top_k")
+
+    @field_validator("retrieved", "lengths")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        found = numbers(value)
+        if found[-1] > LONGEST:
+            raise ValueError(f"expects numbers of at most {LONGEST:,}")
+        return ",".join(str(number) for number in found)
+
+
+class YourOwnLogConfig(StudyConfig):
+    """Parameters of this chapter: the file, and which of its columns is what."""
+
+    logs: str = Field("own", description="name under which the log is stored")
+    models: str = Field("DARE,TWIN,DIN", description="models to compare")
+    path: str = Field("", description="CSV, TSV or Parquet file; a demonstration is written when left empty")
+    user_column: str = Field("user", description="column with the user")
+    item_column: str = Field("item", description="column with the item")
+    category_column: str = Field("", description="column with the item's category; none when empty")
+    time_column: str = Field("", description="column with the time or order; file order when empty")
+    behaviour_column: str = Field("", description="column with the behaviour; none when empty")
+    keep: str = Field("", description="behaviours to keep, separated by commas; all when empty")
+    on_bad_rows: Literal["refuse", "skip"] = Field("refuse", description="refuse or skip")
+
+
+class ReproducibilityConfig(ChapterConfig):
+    """Parameters of the Reproducibility chapter."""
+
+
+CONFIGS: dict[str, type[ChapterConfig]] = {
+    "landing": LandingConfig,
+    "method": MethodConfig,
+    "data": DataConfig,
+    "gradients": GradientsConfig,
+    "projections": ProjectionsConfig,
+    "language": LanguageConfig,
+    "overall": OverallConfig,
+    "attention": AttentionConfig,
+    "discriminability": DiscriminabilityConfig,
+    "convergence": ConvergenceConfig,
+    "search_efficiency": SearchEfficiencyConfig,
+    "retrieval_number": RetrievalNumberConfig,
+    "your_own_log": YourOwnLogConfig,
+    "reproducibility": ReproducibilityConfig,
+}
+"""The configuration of every chapter by its name, in reading order; a new chapter is a module, a notebook and a line
+here."""
