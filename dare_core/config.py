@@ -1,5 +1,5 @@
-"""What can be set: samples, model, training. Frozen and strict: an unknown key or a value out of range is
-refused, and the same settings always have the same content hash."""
+"""Settings of samples, model and training. Frozen and strict: an unknown key or a value out of range is refused, and
+equal settings have equal content hashes."""
 
 from typing import Literal
 
@@ -29,10 +29,10 @@ class SampleConfig(Strict):
     """Which samples are cut from a log (published protocol: paper, appendix B, and the published code)."""
 
     history: int = Field(200, ge=1, le=100_000, description="behaviours before the target, N")
-    targets: int = Field(19, ge=1, le=1_000, description="training targets a user")
+    targets: int = Field(19, ge=1, le=1_000, description="training targets per user")
     spacing: int = Field(5, ge=1, le=1_000, description="clicks between two training targets")
     shortest_user: int = Field(210, ge=4, description="users with fewer clicks are dropped")
-    negatives: int = Field(2, ge=1, le=50, description="negatives sampled a positive")
+    negatives: int = Field(2, ge=1, le=50, description="negatives per positive sample")
     negative_rule: Literal["unclicked", "any"] = Field(
         "unclicked", description="unclicked: never an item the user clicks (published); any: no such rule"
     )
@@ -46,9 +46,9 @@ class ModelConfig(Strict):
     """Which model, and its sizes."""
 
     name: str = Field("DARE", description="a name in the table of models")
-    size: int = Field(16, ge=1, le=1_024, description="embedding size a field, K_R")
+    size: int = Field(16, ge=1, le=1_024, description="embedding size per field, K_R")
     attention_size: int | None = Field(
-        None, ge=1, le=1_024, description="attention size a field, K_A; the same as `size` when left out"
+        None, ge=1, le=1_024, description="attention size per field, K_A; the same as `size` when left out"
     )
     top_k: int = Field(20, ge=1, description="behaviours that search retrieves, K")
 

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 HELD = ("logs", "runs", "language", "book")
-"""Folders of a store, by which it is told from a folder that happens to be named so."""
+"""Folders of a store: a folder named `store` without one of them is another program's."""
 
 
 def project_root() -> Path:
@@ -96,7 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def remove_folder(path: Path) -> None:
     """Remove a folder; nothing where there is none, because another process removed it first.
 
-    It is renamed before, so that nobody finds half of it. Raises OSError where it may not be removed.
+    It is renamed first, so that no other process finds half of it. Raises OSError where it may not be removed.
     """
     if not path.is_dir():
         return

@@ -22,18 +22,18 @@ from dare_core.files import store_root
 T = TypeVar("T")
 R = TypeVar("R")
 MOST = 4
-"""Pieces of work side by side at most: each has its own log and samples in memory."""
+"""Trainings or chapters at a time at most: each has its own log and samples in memory."""
 
 
-def _told() -> int | None:
-    """How many processes `DARE_WORKERS` allows; None where it says nothing."""
-    told = os.environ.get("DARE_WORKERS", "")
-    return max(1, int(told)) if told.isdecimal() else None
+def _allowed() -> int | None:
+    """The number of processes that `DARE_WORKERS` allows; None where it is not set."""
+    value = os.environ.get("DARE_WORKERS", "")
+    return max(1, int(value)) if value.isdecimal() else None
 
 
 def side_by_side() -> int:
-    """Pieces of work at a time: `DARE_WORKERS` where it is set, else as many as cores, `MOST` at most."""
-    return _told() or min(MOST, os.cpu_count() or 1)
+    """Number of trainings or chapters at a time: `DARE_WORKERS` where it is set, else the cores, `MOST` at most."""
+    return _allowed() or min(MOST, os.cpu_count() or 1)
 
 
 def run_in_order(after: Mapping[str, Sequence[str]], work: Callable[[str], None]) -> None:
@@ -68,7 +68,7 @@ def shared_cores(processes: int) -> Iterator[None]:
     cores = os.cpu_count() or 1
     share = str(max(1, cores // processes))
     ours = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
-    ours["DARE_WORKERS"] = str(max(1, (_told() or cores) // processes))
+    ours["DARE_WORKERS"] = str(max(1, (_allowed() or cores) // processes))
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:

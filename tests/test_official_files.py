@@ -15,16 +15,16 @@ from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
 from dare_core.published import samples as official_samples
 from dare_core.published.cli import official_app
-from dare_core.published.samples import SampleTable, read_table, sample_table, write_table
-from dare_core.published.weights import (
-    export_run,
-    export_weights,
-    import_weights,
+from dare_core.published.samples import (
+    SampleTable,
     read_samples,
-    score,
+    read_table,
+    sample_table,
     write_rows,
     write_samples,
+    write_table,
 )
+from dare_core.published.weights import export_run, export_weights, import_weights, score
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "official"
 VARIANTS = (

@@ -24,10 +24,10 @@ def exactly_one(**given: object) -> None:
         raise InputError(f"Give exactly one of {names}.")
 
 
-def needed(value: Path | None, option: str, beside: str) -> Path:
+def needed(value: Path | None, option: str, other: str) -> Path:
     """An option that another one needs."""
     if value is None:
-        raise InputError(f"{beside} needs {option}.")
+        raise InputError(f"{other} needs {option}.")
     return value
 
 
@@ -65,13 +65,14 @@ def official_import(
 
     Example: dare official import --config V.json --weights V.pth --out V.safetensors --trust
     """
-    from dare_core.published.weights import import_weights, read_samples, write_table
+    from dare_core.published import samples as tables
+    from dare_core.published import weights as files
 
     exactly_one(weights=weights, samples=samples)
     if samples is not None:
-        write_table(out, read_samples(samples, trust))
+        tables.write_table(out, tables.read_samples(samples, trust))
     elif weights is not None:
-        import_weights(needed(config, "--config", "--weights"), weights, out, trust)
+        files.import_weights(needed(config, "--config", "--weights"), weights, out, trust)
     typer.echo(f"wrote {out}")
 
 
@@ -91,15 +92,16 @@ def official_export(
 
     Example: dare official export --config V.json --weights V.safetensors --out V.pth
     """
+    from dare_core.published import samples as tables
     from dare_core.published import weights as files
 
     exactly_one(weights=weights, samples=samples, run=run, log=log)
     if weights is not None:
         files.export_weights(needed(config, "--config", "--weights"), weights, out)
     elif samples is not None:
-        files.write_rows(out, files.read_table(samples))
+        tables.write_rows(out, tables.read_table(samples))
     elif run is not None:
         files.export_run(run, out)
     elif log is not None:
-        files.export_log(log, seed, out)
+        tables.export_log(log, seed, out)
     typer.echo(f"wrote {out}")

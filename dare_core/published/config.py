@@ -13,7 +13,7 @@ from dare_core.models.embeddings import FIELDS, Counts, decoupled_tables, four_t
 TIME_ROWS = 2_000
 """Rows of the published position table."""
 SMALL_OUTPUT = 16
-"""Width a field behind the maps of `projection_large_emb_small_output`."""
+"""Width per field after the maps of `projection_large_emb_small_output`."""
 ASSIGNMENTS = {"DARE": decoupled_tables, "three_embedding": three_tables, "four_embedding": four_tables}
 """Tables of the models that do not share one set; an attention size of its own is for these alone."""
 MAPPED = {
@@ -101,7 +101,7 @@ class OfficialConfig(Strict):
 
     @property
     def shrinks(self) -> bool:
-        """Whether the maps end in `SMALL_OUTPUT` numbers a field."""
+        """Whether the maps end in `SMALL_OUTPUT` numbers per field."""
         return self.model_name == "projection_large_emb_small_output"
 
     @property

@@ -36,7 +36,7 @@ PARTS = (
 
 
 def maps_of(config: OfficialConfig, sizes: Mapping[Role, Mapping[str, int]]) -> nn.Module | None:
-    """The maps behind the tables: names and shapes as in the published code."""
+    """The maps after the tables: names and shapes as in the published code."""
     if config.model_name == "projection":
         if config.mlp_position_after_concat:
             return JoinedMaps(sizes, by_role)
@@ -156,7 +156,7 @@ def published_weights(model: ClickModel, unused_size: int = 0) -> dict[str, Tens
     """A model's weights under their published names, as that code would save them.
 
     Position tables get the published number of rows and unused ones are zeros (both are read by nothing),
-    the latter of `unused_size` numbers a row. Shared weights share their memory, as `torch.save` keeps it.
+    the latter of `unused_size` numbers per row. Shared weights share their memory, as `torch.save` keeps it.
     """
     state = model.state_dict()
     padded: dict[str, Tensor] = {}

@@ -22,30 +22,9 @@ from dare_core.models.embeddings import Counts
 from dare_core.models.search import PADDING_SCORE
 from dare_core.published.config import OfficialConfig, official_config, published_arguments
 from dare_core.published.model import build_official, labelled_loss, load_weights, published_weights
-from dare_core.published.samples import (
-    export_log,
-    need_trust,
-    read_samples,
-    read_table,
-    write_rows,
-    write_samples,
-    write_table,
-)
+from dare_core.published.samples import need_trust
 from dare_core.training.runs import WEIGHTS, read_run
 from dare_core.training.store import find_run
-
-__all__ = [
-    "export_log",
-    "export_run",
-    "export_weights",
-    "import_weights",
-    "read_samples",
-    "read_table",
-    "score",
-    "write_rows",
-    "write_samples",
-    "write_table",
-]
 
 
 def read_config(path: Path) -> OfficialConfig:

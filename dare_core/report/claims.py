@@ -172,7 +172,7 @@ def judge(quantity: Quantity, measured: "Interval") -> Judgement:
 
 @dataclass(frozen=True)
 class Basis:
-    """What a number rests on: the log, how much was trained, and whether the models have learned."""
+    """Where a number comes from: the log, how much was trained, and whether the models have learned."""
 
     log: str | None
     kind: str | None

@@ -1,4 +1,4 @@
-"""A hash of the code that computes a result, so that results of other code are not taken for its own."""
+"""A hash of the code that computes a result: results of other code get other keys."""
 
 import ast
 import hashlib
@@ -9,8 +9,8 @@ from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
 EXCLUDED = frozenset({"errors", "files", "logs", "devices", "schedule", "store"})
-"""Parts of the names of modules that are left out: what they do shows in a log's fingerprint, in the rest of a run's
-key, or not at all in a result."""
+"""Modules with one of these in their name are left out: what they do shows in a log's fingerprint, in the rest of a
+run's key, or not at all in a result."""
 
 
 def _source(module: str) -> Path | None:
@@ -39,7 +39,7 @@ def _imported(module: str, path: Path) -> set[str]:
 
 
 def modules_behind(names: tuple[str, ...], excluded: frozenset[str] = EXCLUDED) -> dict[str, Path]:
-    """Files by module: the named modules of this package and all that they import from it, however indirectly."""
+    """Files by module: some modules of this package and all that they import from it, directly or not."""
     found: dict[str, Path] = {}
     waiting = deque(names)
     while waiting:
@@ -53,7 +53,7 @@ def modules_behind(names: tuple[str, ...], excluded: frozenset[str] = EXCLUDED) 
 
 
 class _Meaning(ast.NodeTransformer):
-    """Takes away what computes nothing: docstrings and imports, which name the places of modules."""
+    """Removes what computes nothing: docstrings, and imports, which only name where modules are."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         """Docstrings, those of constants too."""
@@ -73,10 +73,10 @@ def statements(source: str) -> list[str]:
 
 @cache
 def code_hash(names: tuple[str, ...], excluded: frozenset[str] = EXCLUDED) -> str:
-    """First 16 digits of a hash of the modules behind some (`modules_behind`): of what they say, not of where.
+    """First 16 digits of a hash of some modules and all that they import (`modules_behind`).
 
     The top-level statements of all these modules are sorted and hashed together. A module's name and folder, the
-    order of definitions, and which module holds which of them do not count, so a pure move keeps every run.
+    order of definitions, and which module holds which of them do not count: a pure move keeps every run.
     """
     sources = (path.read_text("utf-8") for path in modules_behind(names, excluded).values())
     found = sorted(statement for source in sources for statement in statements(source))

@@ -1,9 +1,8 @@
 """Gradients of attention and of representation into the embeddings (paper, section 2.2).
 
-A table that serves both modules gets the sum of two gradients. Every role reads its rows through a node of
-its own (`Vectors.rows`), so listening there splits the sum without touching it: what training computes is
-the same, bit for bit, with and without a recorder (part by part; without one it runs in one pass,
-`dare_core.models.kernels.fused`, which differs by rounding).
+A table that serves both modules gets the sum of two gradients. Every role reads its rows through a node of its own
+(`Vectors.rows`), and hooks on these nodes split the sum without changing it: training computes the same with and
+without a recorder, up to rounding (without one it may run in one pass, `dare_core.models.kernels.fused`).
 """
 
 from dataclasses import dataclass, fields
@@ -23,7 +22,7 @@ BINS = np.linspace(-1, 1, 41)
 
 @dataclass(frozen=True)
 class GradientRecord:
-    """Statistics a step (S,) by field, over the rows of the table with a gradient of either module.
+    """Statistics per field and step (F, S), over the rows of the table with a gradient of either module.
 
     A row's cosine exists where both its gradients are not zero.
     """
@@ -47,7 +46,8 @@ class GradientRecord:
 
 
 class GradientRecorder:
-    """Collects the gradients of a model's embeddings, separately by module."""
+    """Records the gradients of a model's embeddings, separately by module: `listen` before the backward pass, `record`
+    after it."""
 
     def __init__(self, model: ClickModel) -> None:
         model.embeddings.apart = True
@@ -58,16 +58,16 @@ class GradientRecorder:
         self.tables = {(role, field): model.embeddings.table(role, field) for role in ROLES for field in self.fields}
         self.histogram = {field: np.zeros(len(BINS) - 1) for field in self.fields}
         self.steps: list[dict[str, list[float]]] = []
-        self.heard: dict[tuple[Role, str], Tensor] = {}
+        self.captured: dict[tuple[Role, str], Tensor] = {}
         self.batch: Batch | None = None
 
     def listen(self, vectors: Vectors, batch: Batch) -> None:
-        """Hear the gradients of the next backward pass."""
-        self.heard = {}
+        """Register hooks that capture each role's gradient in the next backward pass."""
+        self.captured = {}
         self.batch = batch
         for role, rows in vectors.rows.items():
             for field, tensor in rows.items():
-                tensor.register_hook(lambda grad, key=(role, field): self.heard.__setitem__(key, grad))
+                tensor.register_hook(lambda grad, key=(role, field): self.captured.__setitem__(key, grad))
 
     def table_gradient(self, module: str, field: str) -> Tensor:
         """(rows, d) gradient of a field's table from one module, as one table for the module would get it."""
@@ -82,19 +82,19 @@ class GradientRecorder:
             ("position", "target"): torch.zeros(1, dtype=torch.long),
             ("position", "behaviour"): torch.arange(length, 0, -1),
         }
-        assert self.heard, "listen() comes before backward()"
+        assert self.captured, "listen() comes before backward()"
         size = next(table.shape[1] for (role, name), table in self.tables.items() if (role[0], name) == (module, field))
-        heard = [(role, g) for (role, name), g in self.heard.items() if (role[0], name) == (module, field)]
-        # A module that nothing trains, as attention by hash buckets, is never heard: its gradient is zero.
-        dtype = next(iter(self.heard.values())).dtype
+        captured = [(role, g) for (role, name), g in self.captured.items() if (role[0], name) == (module, field)]
+        # A module that nothing trains, as attention by hash buckets, gets no gradient: it is zero.
+        dtype = next(iter(self.captured.values())).dtype
         total = torch.zeros(self.rows[field], size, dtype=dtype)
-        for role, gradient in heard:
+        for role, gradient in captured:
             rows = gradient.detach().reshape(-1, size).contiguous()
             add_rows(total.numpy(), ids[field, role[1]].reshape(-1).numpy(), rows.numpy())
         return total
 
     def record(self) -> None:
-        """Reduce what was heard to this step's statistics."""
+        """Aggregate the captured gradients to this step's statistics."""
         step: dict[str, list[float]] = {}
         for field in self.fields:
             attention = self.table_gradient("attention", field)

@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine: what a result may depend on besides its configuration; stored with it."""
+    """Versions and machine, which are stored with every result."""
     import torch  # here, because nothing else in this module needs it
 
     return {
@@ -204,7 +204,7 @@ class ClickRecord(RunRecord):
 
 
 def click_circumstances(environment: Mapping[str, str | int], batch: int) -> dict[str, str | int]:
-    """What the numbers of a click run depend on besides configuration, log and code."""
+    """The parts of the environment, and the samples per step, that the numbers of a click run depend on."""
     device = str(environment["device"]).partition(":")[0]
     return {"device": device, "threads": environment["threads"], "torch": environment["torch"], "batch_samples": batch}
 
@@ -222,7 +222,7 @@ def runs_root() -> Path:
 def runs_and_damaged() -> tuple[list[ClickRecord], list[str]]:
     """The records of all stored click runs, oldest first, and the keys of those whose `run.json` is damaged.
 
-    Only `run.json` is verified here; whoever reads a run's arrays verifies them too.
+    Only `run.json` is verified here; a run's arrays are verified when they are read.
     """
     found, damaged = [], []
     for folder in sorted(runs_root().glob("[0-9a-f]*")):
