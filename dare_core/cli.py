@@ -25,6 +25,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Prepare, generate and list logs.\n\nExample: dare data list")
 runs_app = typer.Typer(no_args_is_help=True, help="The stored training runs.\n\nExample: dare runs list")
+Parameters = Annotated[
+    list[str] | None, typer.Option("-p", help="a setting of the study, key=value; may be given again")
+]
+Key = Annotated[str, typer.Argument(help="the run's key, or the start of it")]
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 app.add_typer(official_app, name="official")
@@ -189,20 +193,19 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="processor threads; another number is another run")] = 1,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 where PyTorch's autocast allows it")] = "float32",
-    parameter: Annotated[
-        list[str] | None, typer.Option("-p", help="any setting of a study, key=value; may be given again")
-    ] = None,
+    parameter: Parameters = None,
 ) -> None:
     """Train one model on one log, or read the run where it is stored, and print its scores.
 
     Example: dare train --log complete_journey --model TWIN --seed 2 -p size=32 -p epochs=1
     """
+    from dare_core.studies.settings import StudyConfig
+
+    config = StudyConfig.checked({"logs": log, **parameters(parameter)})  # before the slow imports
     from dare_core.evaluation.metrics import auc, logloss
     from dare_core.studies.experiment import Experiment
-    from dare_core.studies.settings import StudyConfig
     from dare_core.training.runs import RunStore
 
-    config = StudyConfig.checked({"logs": log, **parameters(parameter)})
     store = RunStore(device=device, threads=threads)
     experiment = Experiment(config, log, store)
     run = store.get(experiment.run_config(model, seed, precision=precision))
@@ -219,7 +222,7 @@ def train(
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="name of a chapter, for example convergence")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value; may be given again")] = None,
+    parameter: Parameters = None,
     profile: Annotated[str, typer.Option(help="start from a profile's parameters")] = "smoke",
     out: Annotated[Path | None, typer.Option(help="folder of the executed notebook")] = None,
 ) -> None:
@@ -230,7 +233,7 @@ def study(
     from dare_core.chapters import chapter_parameters
 
     given = parameters(parameter)
-    chapter_parameters(name, profile, given)  # a wrong parameter is refused before the slow imports
+    chapter_parameters(name, profile, given)  # refused before the slow imports
     from dare_core.book import run_study
 
     say(run_study(name, given, profile, out))
@@ -240,18 +243,23 @@ def study(
 def book(
     profile: Annotated[str, typer.Option(help="smoke, standard, full or paper")] = "standard",
     chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value for every chapter that has it")] = None,
+    parameter: Parameters = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="execute chapters again that nothing has changed for")] = False,
 ) -> None:
-    """Execute the chapters and build the book; prints its first page and the ledger.
+    """Execute the chapters and build the book; prints its first page and the ledger. A setting goes to every chapter
+    that has it.
 
     Example: dare book --profile standard --chapters data,convergence -p logs=taobao -p history=50
     """
-    from dare_core.book import build_book
+    from dare_core.chapters import book_parameters, execution_order
 
     names = [part.strip() for part in chapters.split(",") if part.strip()] or None
-    result = build_book(profile, names, parameters(parameter), out, fresh)
+    given = parameters(parameter)
+    book_parameters(list(execution_order(names)), profile, given, {})  # refused before the slow imports
+    from dare_core.book import build_book
+
+    result = build_book(profile, names, given, out, fresh)
     say(f"first page: {result.index_html}")
     say(f"ledger:     {result.ledger}")
 
@@ -306,7 +314,7 @@ def runs_list() -> None:
 
 
 @runs_app.command("show")
-def runs_show(key: Annotated[str, typer.Argument(help="the run's key, or the start of it")]) -> None:
+def runs_show(key: Key) -> None:
     """One run: its configuration, history and files.
 
     Example: dare runs show 3fa9
@@ -318,7 +326,7 @@ def runs_show(key: Annotated[str, typer.Argument(help="the run's key, or the sta
 
 
 @runs_app.command("remove")
-def runs_remove(key: Annotated[str, typer.Argument(help="the run's key, or the start of it")]) -> None:
+def runs_remove(key: Key) -> None:
     """Remove a run from the store.
 
     Example: dare runs remove 3fa9

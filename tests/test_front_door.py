@@ -63,6 +63,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         (("study", "convergence", "-p", "nonsense=1"), 2, "nonsense"),
         (("study", "language", "-p", "sizes=big"), 2, "sizes"),
         (("study", "attention", "--profile", "huge"), 2, "standard"),
+        (("train", "--log", "by_hand", "-p", "sise=8"), 2, "'size'"),
+        (("book", "--chapters", "nothing"), 2, "nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
