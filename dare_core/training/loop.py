@@ -26,7 +26,7 @@ STEPS_AN_EPOCH, FEWEST_SAMPLES, MOST_SAMPLES = 2_000, 32, 2_048
 REPETITION = 1_000_003
 """Seeds between two repetitions: more than the seeds of any study."""
 EVALUATION_BATCH = 512
-"""Histories an evaluation batch: in evaluation mode its size changes speed and memory, not the result."""
+"""Histories per evaluation batch: in evaluation mode its size changes speed and memory, not the result."""
 GATHERED = 512
 """Histories that are gathered at a time for training."""
 SHOWN = 50
@@ -35,7 +35,7 @@ SHOWN = 50
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gives: the weights of the best validation AUC, and their test probabilities."""
+    """Result of a training: the model with the weights of the best validation AUC, and its test probabilities."""
 
     model: ClickModel
     history: list[Validation]
@@ -84,10 +84,11 @@ def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autoc
 def predict(
     model: ClickModel, samples: Samples, config: TrainingConfig, histories: int = EVALUATION_BATCH
 ) -> np.ndarray:
-    """Click probabilities (H, C) float32, in evaluation mode unless the published code's habit is asked for.
+    """Click probabilities (H, C) float32 of H histories with C candidates, in evaluation mode.
 
-    `histories` per batch of training: the published code evaluates with the same batch size, and without
-    evaluation mode or with `drop_last` it matters. With `drop_last` the samples of the last partial batch get NaN.
+    `config.official` may ask for the published code's habits: no evaluation mode, and `drop_last`, with which the
+    samples of the last partial batch get NaN. Only for these the batch size matters: it is that of training,
+    `histories`.
     """
     published = "no_evaluation_mode" in config.official
     if not published and "drop_last" not in config.official:
@@ -104,7 +105,7 @@ def predict(
 
 
 def evaluate(probability: np.ndarray) -> tuple[float, float, float]:
-    """AUC, accuracy, logloss of probabilities (H, C) whose first candidate is clicked; NaN rows left out."""
+    """AUC, accuracy and logloss of probabilities (H, C) whose first candidate is clicked; rows of NaN are left out."""
     kept = probability[~np.isnan(probability[:, 0])]
     labels = np.zeros(kept.shape, np.int8)
     labels[:, 0] = 1
@@ -123,7 +124,7 @@ def seeds_of(config: RunConfig) -> tuple[int, int, int]:
 
 
 def read_batches(samples: Samples, parts: Sequence[Tensor]) -> Iterator[Batch]:
-    """The batches of a split: small ones are gathered several at a time, which takes little more time than one."""
+    """The batches of a split. Small ones are gathered several at a time, which takes little more time than one."""
     each = max(1, GATHERED // len(parts[0]))
     for at in range(0, len(parts), each):
         some = list(parts[at : at + each])
@@ -174,15 +175,20 @@ def train(
 ) -> Trained:
     """Train a model and keep the weights of the best validation AUC.
 
-    `make` builds the initialised model. The seed of the sample order comes from `config`; the negatives
-    are in `splits` already. Recording gradients changes nothing: it only listens. Samples and histories stay on
-    `device` throughout, and nothing waits for it between two validations. `row_wise`: see `Steps`; on a CPU only,
-    and there by default. `observe` is shown the model before the first step (0) and after every step (counted
-    from 1), and must leave it as it is; rows of tables that no batch has read lately may lag behind. `threads` of
-    the processor: a small batch gives a second one nothing to do.
+    Parameters
+    ----------
+    config : settings of the training and the seed of the sample order; the negatives are in `splits` already
+    splits : samples by split: `train`, `validation`, `test`
+    make : builds the model with its initial weights
+    progress : show a progress bar
+    device : `cpu` or `cuda`; samples and clicks stay there throughout, and nothing waits for it between validations
+    row_wise : step only the rows of large tables that a batch reads (`Steps`), on a CPU; None: on a CPU
+    observe : called with the step (0 before the first) and the model after every step; it must not change the model,
+        whose table rows may lag behind where no batch has read them lately
+    threads : of the processor; a small batch gives a second one nothing to do
 
-    Raises InputError where there is too little to train on, the device is missing or too small, or the loss
-    stops being finite.
+    Raises InputError where there is too little to train on, the device is missing or its memory too small, or the
+    loss stops being finite.
     """
     settings = config.training
     if len(splits["train"]) < 2:
@@ -277,7 +283,7 @@ def train_step(
 
 
 def keep_weights(kept: dict[str, Tensor], model: ClickModel) -> None:
-    """Copy a model's weights to `kept`, on the CPU, into the memory that it has already."""
+    """Copy a model's weights to `kept` on the CPU, into its memory where it has some."""
     for name, weight in model.state_dict().items():
         if name in kept:
             kept[name].copy_(weight)
