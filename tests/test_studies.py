@@ -23,7 +23,7 @@ from dare_core.studies import STUDIES, convergence, data, gradients, method, ove
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
-from dare_core.studies.gradients import negative_share, negative_steps, norm_ratio
+from dare_core.studies.gradients import curves, negative_share, negative_steps, norm_ratio
 from dare_core.studies.scores import subset_mask
 from dare_core.training.gradients import GradientRecord
 from dare_core.training.runs import RunStore, _Opened
@@ -197,14 +197,21 @@ def test_gradient_statistics_by_hand() -> None:
     assert ratio.estimate == pytest.approx(4.0) and ratio.freedom == 2 and ratio.logarithmic
     assert negative_share(records, "category", slice(None)).estimate == 0.5
     assert np.isnan(norm_ratio([gradient_record(1.0, 0.0, [1.0])], "category", slice(0, 100)).estimate)
+    uneven = [gradient_record(1.0, 1.0, [0.1, 0.2, 0.3]), gradient_record(1.0, 1.0, [0.4, 0.5])]
+    assert curves(uneven, "mean_cosine").tolist() == [[0.1, 0.2], [0.4, 0.5]]
 
 
 def test_gradients_are_not_judged_before_300_steps() -> None:
-    result = gradients.run(gradients.Config.checked({**QUICK, "seeds": 3}))
-    for line in result.record.rows:
+    chapter = run_chapter("gradients", **QUICK | {"seeds": 3})
+    for line in chapter["record"].rows:
         assert line.verdict == "cannot be tested here" and "of at least 300 recorded steps" in line.note
-    assert {(line.claim, line.primary) for line in result.record.rows} == {("G1", True), ("G2", True)}
-    assert {view.setting for view in result.views} == {"published", "own start"}
+    assert {(line.claim, line.primary) for line in chapter["record"].rows} == {("G1", True), ("G2", True)}
+    assert {setting for _, _, setting in chapter["gradients"]} == {"published", "own start"}
+
+
+def test_gradients_need_a_shared_table() -> None:
+    with pytest.raises(InputError, match="DARE shares no table"):
+        gradients.Config.checked({"models": "TWIN,DARE"})
 
 
 def test_convergence_writes_its_record(own_store: Path) -> None:
