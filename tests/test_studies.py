@@ -15,7 +15,7 @@ from conftest import make_log, run_chapter
 from dare_core.book import chapter_names, chapter_parameters, notebook_of
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import Interval, ratio_interval
+from dare_core.evaluation.intervals import Interval, all_above, interval, ratio_interval
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.report.claims import judge, load_claims
@@ -244,13 +244,26 @@ def test_nothing_to_learn_is_not_judged() -> None:
 
 
 def test_overall_judges_only_what_is_trained() -> None:
-    result = overall.run(overall.Config.checked({**QUICK, "models": "DARE,TWIN,TWIN (w/o TR),TWIN-4E", "seeds": 3}))
-    lines = {line.quantity: line for line in result.record.rows}
+    models = "DARE,TWIN,TWIN (w/o TR),TWIN-4E"
+    record = run_chapter("overall", **QUICK | {"models": models, "seeds": 3})["record"]
+    lines = {line.quantity: line for line in record.rows}
     assert lines["dare_minus_best_other"].ours is None and lines["dare_minus_best_other"].verdict == "not studied yet"
     assert lines["smallest_of_four"].ours is None and "ETA" in lines["smallest_of_four"].note
     for quantity in ("dare_minus_twin", "twin_minus_without_tr", "dare_minus_twin_4e"):
         assert lines[quantity].ours is not None and lines[quantity].verdict == "cannot be tested here"
     assert "gain_16_minus_gain_128" not in lines
+
+
+def test_of_several_comparisons_the_smallest_is_judged() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 4))
+    values = {"DARE": 0.8 + noise, "TWIN": 0.7 + noise**2, "DIN": 0.75 - noise}
+    one = {"alone": ("DARE", "TWIN")}
+    assert overall.smallest_lead(one, values) == interval(values["DARE"] - values["TWIN"])
+    both = overall.smallest_lead(one | {"other": ("DARE", "DIN")}, values)
+    assert both.estimate == pytest.approx((values["DARE"] - values["DIN"])[:, 0].mean())
+    assert both == all_above({name: values["DARE"] - values[name] for name in ("TWIN", "DIN")})
+    assert overall.missing_models(overall.FOUR, ["DARE", "TWIN", "SDIM"]) == "TWIN-4E, ETA, TWIN-V2"
+    assert overall.missing_models(one, values) == ""
 
 
 def test_method_searches_the_recipe(own_store: Path) -> None:
