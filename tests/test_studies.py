@@ -267,13 +267,15 @@ def test_of_several_comparisons_the_smallest_is_judged() -> None:
 
 
 def test_method_searches_the_recipe(own_store: Path) -> None:
-    config = {**QUICK, "seeds": 3, "search": True, "rates": "0.01", "steps": "100,200", "identical": 3}
-    result = method.run(method.Config.checked(config))
-    tables = result.record.tables
+    asked = {"seeds": 3, "search": True, "rates": "0.01", "steps": "100,200", "identical": 3}
+    chapter = run_chapter("method", **QUICK | asked)
+    tables = chapter["record"].tables
     assert {row["steps per epoch"] for row in tables["recipe"]} == {100, 200}
     assert tables["identical"] == [], "a world is no sample of users"
     assert tables["competence"][0]["judged"] != "yes"
-    assert "100 steps" in method.show_recipe(result).text
+    shown = "\n".join(map(repr, chapter["shown"]))
+    assert "100 steps" in shown
+    assert "False alarms: P2: " in shown, "the stored ones, in place of those of this log"
 
 
 def test_the_rules_are_tried_on_identical_models() -> None:
@@ -287,9 +289,6 @@ def test_the_rules_are_tried_on_identical_models() -> None:
     assert [row["claim"] for row in rows] == ["P2", "O1"] * 3 + ["C1"] * 3
     assert {row["false alarm"] for row in rows} <= {"yes", "no"}
     assert len({row["estimate"] for row in rows if row["claim"] == "P2"}) == 3, "each model has its own weights"
-    record = Record("method", experiment.config, store)
-    record.tables |= {"identical": rows, "recipe": [], "own_best": []}
-    assert "False alarms" in method.show_identical(method.Result(experiment.config, record)).text
 
 
 def test_relevance_counts_by_brute_force() -> None:
