@@ -6,22 +6,38 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_SAMPLES, random_batch
+from conftest import SMALL_SAMPLES, random_batch, run_chapter
 
+from dare_core.book import notebook_of
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
 from dare_core.models.build import build_model
 from dare_core.models.embeddings import Counts
-from dare_core.studies import map_motion, projections
+from dare_core.studies import projections
 from dare_core.studies.experiment import Experiment, Record
-from dare_core.studies.map_motion import cosine, effective_rank, map_lines
-from dare_core.studies.projection_cost import pass_seconds
-from dare_core.studies.projection_settings import LEARNING_RATES, Setting, choices, edge_chosen, grid, search
-from dare_core.studies.projections import BEST, DARE, PROJECTION, SHARED, TWIN, VARIANTS
+from dare_core.studies.projections import (
+    BEST,
+    DARE,
+    LEARNING_RATES,
+    PROJECTION,
+    SHARED,
+    TWIN,
+    VARIANTS,
+    Setting,
+    choices,
+    cosine,
+    edge_chosen,
+    effective_rank,
+    grid,
+    map_rows,
+    pass_seconds,
+    search_settings,
+)
 from dare_core.studies.sweeps import made_with
 from dare_core.training.loop import Trained, train
 from dare_core.training.runs import RunStore
@@ -48,13 +64,13 @@ def test_cosine_by_hand() -> None:
     assert cosine(weight, torch.zeros(4, 4)) == 0
 
 
-def test_map_lines_tell_attention_from_representation() -> None:
+def test_map_rows_tell_attention_from_representation() -> None:
     model = build_model(ModelConfig(name=PROJECTION, size=4), COUNTS, TrainingConfig(map_initial="identity"))
     maps: Any = model.embeddings.maps
     with torch.no_grad():
         maps.layers["attention_behaviour_category"].weight.mul_(-3)
         maps.layers["representation_target_item"].weight[1:] = 0
-    lines = {(line["field"], line["side"]): line for line in map_lines(7, model)}
+    lines = {(line["field"], line["side"]): line for line in map_rows(7, model)}
     assert len(lines) == 6 and all(line["step"] == 7 for line in lines.values())
     turned, flat = lines["category", "behaviour"], lines["item", "target"]
     assert turned["attention norm"] == pytest.approx(6) and turned["representation norm"] == pytest.approx(2)
@@ -64,7 +80,7 @@ def test_map_lines_tell_attention_from_representation() -> None:
     untouched = lines["position", "target"]
     assert untouched["cosine"] == pytest.approx(1) and untouched["attention norm"] == pytest.approx(2)
     with pytest.raises(InputError, match="linear map"):
-        map_lines(0, build_model(ModelConfig(name=TWIN, size=4), COUNTS))
+        map_rows(0, build_model(ModelConfig(name=TWIN, size=4), COUNTS))
 
 
 def trained(log: Any, observe: Any = None) -> Trained:
@@ -82,7 +98,7 @@ def trained(log: Any, observe: Any = None) -> Trained:
 def test_a_listener_changes_nothing(log: Any) -> None:
     steps: list[int] = []
     plain = trained(log)
-    heard = trained(log, lambda step, model: (steps.append(step), map_lines(step, model)))
+    heard = trained(log, lambda step, model: (steps.append(step), map_rows(step, model)))
     assert np.array_equal(plain.test_probability, heard.test_probability)
     for name, weight in plain.model.state_dict().items():
         assert torch.equal(weight, heard.model.state_dict()[name]), name
@@ -103,17 +119,17 @@ def experiment(**changes: Any) -> Experiment:
 def test_motion_is_that_of_the_run_and_is_stored(monkeypatch: pytest.MonkeyPatch, own_store: Path) -> None:
     world = experiment(targets=19, size=4, epochs=2)
     config = world.run_config(PROJECTION, 1, map_initial="identity", validations_per_epoch=1)
-    lines = map_motion.map_motion(world.store, config)
+    lines = projections.map_motion(world.store, config)
     steps = world.store.get(config).history[-1].step
-    assert {line["step"] for line in lines} == set(range(0, steps + 1, map_motion.EVERY)) and steps > map_motion.EVERY
+    assert {line["step"] for line in lines} == set(range(0, steps + 1, projections.EVERY)) and steps > projections.EVERY
     assert all(line["cosine"] == pytest.approx(1) for line in lines if line["step"] == 0)
     assert any(line["cosine"] < 0.9999 for line in lines if line["step"] > 0)
     with monkeypatch.context() as patched:
-        patched.setattr(map_motion, "train", lambda *arguments: pytest.fail("trained again"))
-        assert map_motion.map_motion(world.store, config) == lines
+        patched.setattr(projections, "train", lambda *arguments: pytest.fail("trained again"))
+        assert projections.map_motion(world.store, config) == lines
     (path,) = (own_store / "map_motion").iterdir()
     path.write_text("[{")
-    assert map_motion.map_motion(world.store, config) == lines
+    assert projections.map_motion(world.store, config) == lines
 
 
 def test_variants_are_the_eleven_of_the_published_code() -> None:
@@ -148,7 +164,7 @@ def test_search_takes_the_best_mean_validation_and_the_first_of_equals() -> None
         if winner != (0.03, "published"):  # all equal at first
             aucs |= {(*winner, seed): 0.7 for seed in (2, 3)} | {(0.001, "identity", 1): 0.75}  # best of one seed
         world.store = fake = FakeStore(aucs)
-        lines = search(world, PROJECTION)
+        lines = search_settings(world, PROJECTION)
         assert {seed for seed, _ in fake.worlds} == {1, 2, 3} and len(fake.worlds) == 3
         assert len({log for _, log in fake.worlds}) == 3  # a world per seed, three though the study has two
         assert sum(line["chosen"] for line in lines) == 1
@@ -188,6 +204,23 @@ def searched_lines(world: Experiment, setting: Setting, models: list[str] | None
     ]
 
 
+def judge(record: Record, world: Experiment, auc: dict[tuple[str, str], Any], searched: list[dict[str, Any]]) -> None:
+    """Run the notebook's cell that judges, on AUCs (seeds, 1) by setting and model and on the rows of a search."""
+    cells = nbformat.read(notebook_of("projections"), as_version=4).cells
+    imports, judging = (next(c.source for c in cells if text in c.source) for text in ("import numpy", "record.judge("))
+    variables: dict[str, Any] = {}
+    exec(imports, variables)
+    variables |= {
+        "record": record,
+        "experiments": [world],
+        "model_names": world.config.model_names,
+        "auc": {world.name: auc},
+        "best_known": {world.name: choices(searched, world)},
+        "settings": {world.name: dict.fromkeys(auc, Setting(0.01))},
+    }
+    exec(judging, variables)
+
+
 def judged(
     monkeypatch: pytest.MonkeyPatch,
     best_variant: float,
@@ -199,16 +232,14 @@ def judged(
     world = experiment(models=models, seeds=3)
     monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
     record = Record("projections", world.config, world.store)
-    aucs: dict[str, float] = {}
+    aucs: dict[tuple[str, str], float] = {}
     for at in (SHARED, BEST):
-        aucs |= {f"{at} {model}": 0.75 for model in VARIANTS}
-        aucs |= {f"{at} {TWIN}": 0.80, f"{at} {DARE}": 0.9, f"{at} {PROJECTION}": projection}
-    aucs[f"{BEST} equalised gradients"] = best_variant
+        aucs |= {(at, model): 0.75 for model in VARIANTS}
+        aucs |= {(at, TWIN): 0.80, (at, DARE): 0.9, (at, PROJECTION): projection}
+    aucs[BEST, "equalised gradients"] = best_variant
     noise = np.random.default_rng(0).normal(0, 0.001, (3, 1))
-    replicates = {name: value + noise for name, value in aucs.items()}
-    settings = {(at, model): Setting(0.01) for at in (SHARED, BEST) for model in world.config.model_names}
     lines = searched_lines(world, Setting(best_rate)) if best_rate else []
-    projections.judge(record, world, settings, replicates, lines)
+    judge(record, world, {key: value + noise for key, value in aucs.items()}, lines)
     return {row.quantity: row for row in record.rows}
 
 
@@ -253,10 +284,9 @@ def test_p2_is_contradicted_only_beyond_the_correction_for_all_variants(monkeypa
     alarms = 0
     for draw in range(60):
         rng = np.random.default_rng(draw)
-        replicates = {f"{SHARED} {model}": 0.8 + rng.normal(0, 0.01, (3, 1)) for model in (TWIN, DARE, *VARIANTS)}
+        auc = {(SHARED, model): 0.8 + rng.normal(0, 0.01, (3, 1)) for model in (TWIN, DARE, *VARIANTS)}
         record = Record("projections", world.config, world.store)
-        settings = {(at, model): Setting(0.01) for at in (SHARED, BEST) for model in world.config.model_names}
-        projections.judge(record, world, settings, replicates, [])
+        judge(record, world, auc, [])
         alarms += any(row.verdict == "contradicted" for row in record.rows if row.claim == "P2")
     assert alarms <= 6  # at most about 5 % are expected
 
@@ -265,7 +295,7 @@ def test_the_chapter_takes_the_stored_setting(monkeypatch: pytest.MonkeyPatch) -
     stored = searched_lines(experiment(), Setting(0.003, "identity"), [PROJECTION])
     stored += [line | {"learning rate": 0.01, "chosen": False} for line in stored]
     monkeypatch.setattr(projections, "stored_search", lambda: stored)
-    record = projections.run(projections.Config.checked(QUICK)).record
+    record = run_chapter("projections", **QUICK)["record"]
     rows = {(row["setting"], row["model"]): row for row in record.tables["variants"]}
     best, shared = rows[BEST, PROJECTION], rows[SHARED, PROJECTION]
     assert (best["learning rate"], best["initial values of maps"]) == (0.003, "identity")
@@ -289,7 +319,7 @@ def test_the_chapter_takes_the_stored_setting(monkeypatch: pytest.MonkeyPatch) -
 
 def test_models_that_are_compared_with_must_be_there() -> None:
     with pytest.raises(InputError, match=r"TWIN \(w/ proj.\)"):
-        projections.run(projections.Config.checked({**QUICK, "models": f"{DARE},{TWIN}"}))
+        projections.Config.checked({**QUICK, "models": f"{DARE},{TWIN}"})
 
 
 def test_a_forward_pass_is_timed_in_evaluation_mode() -> None:

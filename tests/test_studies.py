@@ -15,14 +15,14 @@ from conftest import make_log, run_chapter
 from dare_core.chapters import chapter_names, chapter_parameters, notebook_of
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import Interval, ratio_interval
+from dare_core.evaluation.intervals import Interval, all_above, interval, ratio_interval
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.report.claims import judge, load_claims
 from dare_core.studies import convergence, data, gradients, method, overall, your_own_log
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
-from dare_core.studies.gradients import negative_share, negative_steps, norm_ratio
+from dare_core.studies.gradients import curves, negative_share, negative_steps, norm_ratio
 from dare_core.studies.scores import subset_mask
 from dare_core.studies.settings import CONFIGS, StudyConfig
 from dare_core.training.gradients import GradientRecord
@@ -197,14 +197,21 @@ def test_gradient_statistics_by_hand() -> None:
     assert ratio.estimate == pytest.approx(4.0) and ratio.freedom == 2 and ratio.logarithmic
     assert negative_share(records, "category", slice(None)).estimate == 0.5
     assert np.isnan(norm_ratio([gradient_record(1.0, 0.0, [1.0])], "category", slice(0, 100)).estimate)
+    uneven = [gradient_record(1.0, 1.0, [0.1, 0.2, 0.3]), gradient_record(1.0, 1.0, [0.4, 0.5])]
+    assert curves(uneven, "mean_cosine").tolist() == [[0.1, 0.2], [0.4, 0.5]]
 
 
 def test_gradients_are_not_judged_before_300_steps() -> None:
-    result = gradients.run(gradients.Config.checked({**QUICK, "seeds": 3}))
-    for line in result.record.rows:
+    chapter = run_chapter("gradients", **QUICK | {"seeds": 3})
+    for line in chapter["record"].rows:
         assert line.verdict == "cannot be tested here" and "of at least 300 recorded steps" in line.note
-    assert {(line.claim, line.primary) for line in result.record.rows} == {("G1", True), ("G2", True)}
-    assert {view.setting for view in result.views} == {"published", "own start"}
+    assert {(line.claim, line.primary) for line in chapter["record"].rows} == {("G1", True), ("G2", True)}
+    assert {setting for _, _, setting in chapter["gradients"]} == {"published", "own start"}
+
+
+def test_gradients_need_a_shared_table() -> None:
+    with pytest.raises(InputError, match="DARE shares no table"):
+        gradients.Config.checked({"models": "TWIN,DARE"})
 
 
 def test_convergence_writes_its_record(own_store: Path) -> None:
@@ -237,8 +244,9 @@ def test_nothing_to_learn_is_not_judged() -> None:
 
 
 def test_overall_judges_only_what_is_trained() -> None:
-    result = overall.run(overall.Config.checked({**QUICK, "models": "DARE,TWIN,TWIN (w/o TR),TWIN-4E", "seeds": 3}))
-    lines = {line.quantity: line for line in result.record.rows}
+    models = "DARE,TWIN,TWIN (w/o TR),TWIN-4E"
+    record = run_chapter("overall", **QUICK | {"models": models, "seeds": 3})["record"]
+    lines = {line.quantity: line for line in record.rows}
     assert lines["dare_minus_best_other"].ours is None and lines["dare_minus_best_other"].verdict == "not studied yet"
     assert lines["smallest_of_four"].ours is None and "ETA" in lines["smallest_of_four"].note
     for quantity in ("dare_minus_twin", "twin_minus_without_tr", "dare_minus_twin_4e"):
@@ -246,14 +254,28 @@ def test_overall_judges_only_what_is_trained() -> None:
     assert "gain_16_minus_gain_128" not in lines
 
 
+def test_of_several_comparisons_the_smallest_is_judged() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 4))
+    values = {"DARE": 0.8 + noise, "TWIN": 0.7 + noise**2, "DIN": 0.75 - noise}
+    one = {"alone": ("DARE", "TWIN")}
+    assert overall.smallest_lead(one, values) == interval(values["DARE"] - values["TWIN"])
+    both = overall.smallest_lead(one | {"other": ("DARE", "DIN")}, values)
+    assert both.estimate == pytest.approx((values["DARE"] - values["DIN"])[:, 0].mean())
+    assert both == all_above({name: values["DARE"] - values[name] for name in ("TWIN", "DIN")})
+    assert overall.missing_models(overall.FOUR, ["DARE", "TWIN", "SDIM"]) == "TWIN-4E, ETA, TWIN-V2"
+    assert overall.missing_models(one, values) == ""
+
+
 def test_method_searches_the_recipe(own_store: Path) -> None:
-    config = {**QUICK, "seeds": 3, "search": True, "rates": "0.01", "steps": "100,200", "identical": 3}
-    result = method.run(method.Config.checked(config))
-    tables = result.record.tables
+    asked = {"seeds": 3, "search": True, "rates": "0.01", "steps": "100,200", "identical": 3}
+    chapter = run_chapter("method", **QUICK | asked)
+    tables = chapter["record"].tables
     assert {row["steps per epoch"] for row in tables["recipe"]} == {100, 200}
     assert tables["identical"] == [], "a world is no sample of users"
     assert tables["competence"][0]["judged"] != "yes"
-    assert "100 steps" in method.show_recipe(result).text
+    shown = "\n".join(map(repr, chapter["shown"]))
+    assert "100 steps" in shown
+    assert "False alarms: P2: " in shown, "the stored ones, in place of those of this log"
 
 
 def test_the_rules_are_tried_on_identical_models() -> None:
@@ -267,9 +289,6 @@ def test_the_rules_are_tried_on_identical_models() -> None:
     assert [row["claim"] for row in rows] == ["P2", "O1"] * 3 + ["C1"] * 3
     assert {row["false alarm"] for row in rows} <= {"yes", "no"}
     assert len({row["estimate"] for row in rows if row["claim"] == "P2"}) == 3, "each model has its own weights"
-    record = Record("method", experiment.config, store)
-    record.tables |= {"identical": rows, "recipe": [], "own_best": []}
-    assert "False alarms" in method.show_identical(method.Result(experiment.config, record)).text
 
 
 def test_relevance_counts_by_brute_force() -> None:

@@ -1,49 +1,29 @@
 """Overall comparison: the paper's Table 1 with every model, beside rules without learning (claims O1 to O5)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib import pyplot as plt
 
 from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval
 from dare_core.evaluation.metrics import grouped_auc, logloss
 from dare_core.files import project_root
-from dare_core.models.build import MODELS, model_table
-from dare_core.report.claims import NOT_COMPUTED
-from dare_core.report.show import Shown, colour, figure, style, table
-from dare_core.report.stored import show_stored_table
 from dare_core.studies import settings
-from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
-from dare_core.studies.scores import auc_table, columns, score_rows
-from dare_core.studies.settings import StudyConfig, numbers
-from dare_core.studies.sweeps import NOT_SEARCHED, at_own_best
-from dare_core.training.runs import RunStore, counts_of
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 
-WITHOUT_TR = "TWIN (w/o TR)"
 FOUR = {
     "dare_minus_twin_4e": (CLAIMED, "TWIN-4E"),
     "twin_minus_eta": (REFERENCE, "ETA"),
     "twin_minus_sdim": (REFERENCE, "SDIM"),
     "twin_minus_twin_v2": (REFERENCE, "TWIN-V2"),
 }
-"""The comparisons of O4."""
+"""The comparisons of O4: the first model of each should be better than the second."""
 SIZES = (16, 128)
 """The embedding sizes of O2."""
 
+
 Config = settings.OverallConfig
-
-
-@dataclass
-class Result:
-    """Everything that the chapter shows."""
-
-    config: Config
-    record: Record
-    experiments: list[Experiment]
-    replicates: list[dict[str, Replicates]]  # AUC, of each log
 
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]
@@ -61,8 +41,8 @@ def gauc_by_user(labels: np.ndarray, probability: np.ndarray, categories: np.nda
 
 
 def mean_logloss(labels: np.ndarray, probability: np.ndarray, categories: np.ndarray, users: np.ndarray) -> float:
-    """Logloss, turned: higher is better."""
-    return -logloss(labels, probability)
+    """Logloss, mean over samples: lower is better."""
+    return logloss(labels, probability)
 
 
 def metric_replicates(experiment: Experiment, model: str, metric: Metric) -> Replicates:
@@ -78,51 +58,21 @@ def metric_replicates(experiment: Experiment, model: str, metric: Metric) -> Rep
     return np.array(rows)
 
 
-def turned(found: Interval) -> Interval:
-    """The interval of the negative."""
-    return replace(found, estimate=-found.estimate, low=-found.high, high=-found.low)
+Pairs = Mapping[str, tuple[str, str]]
+"""Comparisons by name: two models each, of which the first should be better."""
 
 
-def judge(record: Record, experiment: Experiment, replicates: Mapping[str, Replicates]) -> None:
-    """Add the ledger rows of O1 and O3 to O5; a part whose models are missing cannot be tested."""
-    paper = [line["model"] for line in paper_rows() if line["model"] != CLAIMED]
-    missing = [name for name in [CLAIMED, *paper] if name not in replicates]
-    note = size_note(record.config)
+def missing_models(pairs: Pairs, trained: Collection[str]) -> str:
+    """Which models of some comparisons were not trained, as text; empty where all were."""
+    asked = dict.fromkeys(model for pair in pairs.values() for model in pair)
+    return ", ".join(model for model in asked if model not in trained)
 
-    def add(claim: str, quantity: str, models: Sequence[str], make: Callable[[], Interval], **more: Any) -> None:
-        absent = [name for name in models if name not in replicates]
-        if absent:  # of a conjunction a part is missing; of a single comparison nothing is known
-            missing = "a part is missing: " if claim == "O4" and len(models) > 2 else NOT_COMPUTED
-            record.judge(claim, quantity, None, experiment, missing + ", ".join(absent))
-        else:
-            record.judge(claim, quantity, make(), experiment, note, **more)
 
-    def difference(first: str, second: str) -> Replicates:
-        return replicates[first] - replicates[second]
-
-    every = [CLAIMED, *paper]
-    add("O1", "dare_minus_best_other", every, lambda: all_above({m: difference(CLAIMED, m) for m in paper}))
-    if {CLAIMED, REFERENCE} <= set(replicates):
-        best = at_own_best(experiment, "O1", "dare_minus_twin")
-        notes = "; ".join(part for part in (note, "" if best else NOT_SEARCHED) if part)
-        measured = interval(difference(CLAIMED, REFERENCE))
-        record.judge("O1", "dare_minus_twin", measured, experiment, notes, best)
-    add("O3", "twin_minus_without_tr", [REFERENCE, WITHOUT_TR], lambda: interval(difference(REFERENCE, WITHOUT_TR)))
-    four = list(dict.fromkeys(name for pair in FOUR.values() for name in pair))
-    add("O4", "smallest_of_four", four, lambda: all_above({q: difference(*pair) for q, pair in FOUR.items()}))
-    for quantity, pair in FOUR.items():
-        add("O4", quantity, pair, lambda pair=pair: interval(difference(*pair)))  # type: ignore[misc]
-    if missing:
-        return
-    for name, metric in (
-        ("gauc_by_category", gauc_by_category),
-        ("gauc_by_user", gauc_by_user),
-        ("logloss", mean_logloss),
-    ):
-        values = {model: metric_replicates(experiment, model, metric) for model in every}
-        found = all_above({model: values[CLAIMED] - values[model] for model in paper})
-        quantity = f"dare_minus_best_other_{name}"
-        record.judge("O5", quantity, turned(found) if name == "logloss" else found, experiment, note)
+def smallest_lead(pairs: Pairs, values: Mapping[str, Replicates]) -> Interval:
+    """The first model of each pair minus the second: the interval of one comparison, or of the smallest of several
+    (`all_above`). `values` holds a metric of every model."""
+    leads = {name: values[first] - values[second] for name, (first, second) in pairs.items()}
+    return all_above(leads) if len(leads) > 1 else interval(next(iter(leads.values())))
 
 
 def lead_at(experiment: Experiment, **changes: Any) -> Replicates:
@@ -132,51 +82,9 @@ def lead_at(experiment: Experiment, **changes: Any) -> Replicates:
     return first - second
 
 
-def judge_sizes(record: Record, experiment: Experiment) -> list[dict[str, Any]]:
-    """Judge O2 where both its sizes are trained; returns DARE's lead over TWIN by embedding size."""
-    config = record.config
-    assert isinstance(config, Config)
-    sizes = sorted({config.size, *(numbers(config.further_sizes) if config.further_sizes else [])})
-    leads = {size: lead_at(experiment, size=size) for size in sizes}
-    if set(SIZES) <= set(sizes):
-        measured = interval(leads[SIZES[0]] - leads[SIZES[1]])
-        record.judge("O2", "gain_16_minus_gain_128", measured, experiment)
-    parts = {size: interval(values) for size, values in leads.items()}
-    return [
-        {"log": experiment.name, "size": size, **columns("DARE minus TWIN", part.estimate, part.low, part.high)}
-        for size, part in parts.items()
-    ]
-
-
-def size_note(config: StudyConfig) -> str:
+def size_note(config: settings.StudyConfig) -> str:
     """Says so where another embedding size was trained than the paper's number is of."""
     return "" if config.size == 16 else f"at size {config.size}, where the paper's number is for 16"
-
-
-def run(config: Config) -> Result:
-    """Train every model on every log and judge O1 to O5."""
-    record = Record("overall", config, RunStore())
-    result = Result(config, record, [], [])
-    scores: list[dict[str, Any]] = []
-    sizes: list[dict[str, Any]] = []
-    for name in config.log_names:
-        experiment = record.use(name)
-        experiment.train(config.model_names)
-        every = {m: experiment.test_scores(m) for m in config.model_names} | experiment.rule_scores()
-        replicates = auc_table(experiment, every)
-        judge(record, experiment, replicates)
-        if config.further_sizes:
-            sizes += judge_sizes(record, experiment)
-        rows = score_rows(experiment, every, replicates)
-        scores += [
-            {"kind": "model" if row["model or rule"] in MODELS else "rule", **row}
-            for row in sorted(rows, key=lambda row: -float(row["AUC"]))
-        ]
-        result.experiments.append(experiment)
-        result.replicates.append(replicates)
-    record.tables |= {"scores": scores, "sizes": sizes, "paper": paper_rows()}
-    record.write()
-    return result
 
 
 def paper_rows() -> list[dict[str, Any]]:
@@ -186,49 +94,3 @@ def paper_rows() -> list[dict[str, Any]]:
         {"model": model, **{f"{log} {size}": cell[0] for log, sizes in logs.items() for size, cell in sizes.items()}}
         for model, logs in quoted["rows"].items()
     ]
-
-
-def show_stored(result: Result) -> Shown:
-    """The stored comparison of every model, labelled with its date and machine."""
-    return show_stored_table("overall", "scores", "Every model")
-
-
-def show_models(result: Result) -> Shown:
-    """Every model: source, what it changes, parameters, search cost."""
-    experiment = result.experiments[0]
-    counts = counts_of(experiment.log, experiment.config.samples_for(experiment.log))
-    rows = model_table(counts, result.config.size)
-    return table(rows, f"The table of models; parameters on {experiment.name} at size {result.config.size}")
-
-
-def show_scores(result: Result) -> Shown:
-    """Models and rules, best AUC first."""
-    return table(result.record.tables["scores"], "Test scores of models and of rules without learning")
-
-
-def show_paper(result: Result) -> Shown:
-    """The paper's table."""
-    return table(result.record.tables["paper"], "The paper's Table 1, mean AUC over 5 seeds (quoted)")
-
-
-def show_intervals(result: Result) -> Shown:
-    """AUC of models and rules with intervals, a panel a log."""
-    style()
-    drawn, axes = plt.subplots(1, len(result.experiments), figsize=(5 * len(result.experiments), 5), squeeze=False)
-    parts = []
-    for axis, experiment, replicates in zip(axes[0], result.experiments, result.replicates, strict=True):
-        intervals = {name: interval(values) for name, values in replicates.items()}
-        order = sorted(intervals, key=lambda name: intervals[name].estimate)
-        for at, name in enumerate(order):
-            part = intervals[name]
-            kind = colour(name if name in MODELS else "rule")
-            axis.plot([part.low, part.high], [at, at], color=kind, lw=2)
-            axis.plot(part.estimate, at, "o" if name in MODELS else "s", color=kind)
-        axis.set_yticks(range(len(order)), order, fontsize=8)
-        axis.set(title=experiment.name, xlabel="test AUC, 95 % interval")
-        best = next(name for name in reversed(order) if name in MODELS)
-        parts.append(
-            f"{experiment.name}: best model {best} at {intervals[best].estimate:.3f}, "
-            f"best of all {order[-1]} at {intervals[order[-1]].estimate:.3f}"
-        )
-    return figure(drawn, "Test AUC of models (dots) and rules (squares). " + "; ".join(parts) + ".")

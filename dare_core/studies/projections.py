@@ -1,230 +1,210 @@
-"""Projections in recommendation: claims P1 and P2 (paper, section 2.3, figure 4c and appendix C)."""
+"""Projections in recommendation: claims P1 and P2 (paper, section 2.3, figure 4c and appendix C).
 
-from collections.abc import Callable, Mapping, Sequence
+Every model is compared at the shared setting and at its own best one. For the latter every learning rate and every way
+to start the maps is trained with three seeds (on generated logs: three worlds), and the highest mean validation AUC
+wins (ties: the first). A search counts for the log, embedding size and number of epochs that it was made with, and
+says nothing where most models choose a learning rate at the grid's edge: a better one may lie beyond it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
+import torch
+from torch import Tensor, nn
 
+from dare_core.config import RunConfig
+from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import Interval, Replicates, interval, none_above
-from dare_core.files import project_root
+from dare_core.evaluation.metrics import Array
+from dare_core.files import canonical_json, short_hash, store_root, write_json
+from dare_core.models.build import build_model, model_spec
+from dare_core.models.click_model import ClickModel, MapInitial
+from dare_core.models.embeddings import SIDES
+from dare_core.models.projections import FieldMaps
 from dare_core.models.zoo import MODELS
-from dare_core.report.claims import NOT_COMPUTED
+from dare_core.report.stored import further_results, stored_result
+from dare_core.schedule import computing
 from dare_core.studies import settings
-from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment, Record
-from dare_core.studies.map_motion import map_motion
-from dare_core.studies.overall import size_note
-from dare_core.studies.projection_cost import cost_rows
-from dare_core.studies.projection_settings import (
-    Lines,
-    Setting,
-    choices,
-    edge_chosen,
-    has_maps,
-    runs_of,
-    search,
-    stored_search,
-)
-from dare_core.studies.scores import auc_table, columns
-from dare_core.training.runs import Run, RunStore
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
+from dare_core.studies.sweeps import made_with, searched
+from dare_core.training.loop import seeds_of, train
+from dare_core.training.runs import Run, RunStore, counts_of
 
 TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)
 """Every way to decouple a shared table, TWIN (w/ proj.) among them."""
 SHARED, BEST = "shared", "best"
-WIDE = f"{TWIN}, twice as wide"
-Settings = Mapping[tuple[str, str], Setting]
-"""The setting of each model, shared and best."""
+LEARNING_RATES = (0.03, 0.01, 0.003, 0.001)
+INITIALS: tuple[MapInitial, ...] = ("published", "xavier", "identity")
+SEARCH_SEEDS = 3
+EVERY = 5
+"""Training steps between two looks at the maps."""
+MOTION_VERSION = 1
+"""Raised whenever something else is computed from the same training: stored motions are not reused."""
+Rows = Sequence[Mapping[str, Any]]
+
 
 Config = settings.ProjectionsConfig
 
 
-@dataclass
-class Result:
-    """Everything that the chapter shows."""
+@dataclass(frozen=True)
+class Setting:
+    """What is searched for each model."""
 
-    config: Config
-    record: Record
+    learning_rate: float
+    map_initial: MapInitial = "published"
 
-
-def settings_of(experiment: Experiment, lines: Lines) -> dict[tuple[str, str], Setting]:
-    """The shared setting, and the one that the search `lines` chose (where none did, the shared one)."""
-    shared, best = Setting(experiment.config.learning_rate), choices(lines, experiment)
-    settings = {}
-    for model in experiment.config.model_names:
-        settings[SHARED, model] = shared
-        settings[BEST, model] = best.get(model, shared)
-    return settings
+    def describe(self, model: str) -> str:
+        """In words; initial values only where the model has maps."""
+        initial = f", maps {self.map_initial}" if has_maps(model) else ""
+        return f"{model}: learning rate {self.learning_rate:g}{initial}"
 
 
-def variant_rows(
-    experiment: Experiment,
-    settings: Settings,
-    runs: Mapping[tuple[str, str], list[Run]],
-    replicates: Mapping[str, Replicates],
-) -> list[dict[str, Any]]:
-    """Test AUC of every model at both settings, and its paired difference from TWIN at the same one."""
-    rows = []
-    for (at, model), own in runs.items():
-        values, setting = replicates[f"{at} {model}"], settings[at, model]
-        auc, lead = interval(values), interval(values - replicates[f"{at} {TWIN}"])
-        bounds = (None, None, None) if model == TWIN else (lead.estimate, lead.low, lead.high)
-        rows.append(
-            {
-                "log": experiment.name,
-                "setting": at,
-                "model": model,
-                "learning rate": setting.learning_rate,
-                "initial values of maps": setting.map_initial if has_maps(model) else None,
-                "validation AUC": float(np.mean([run.best.auc for run in own])),
-                **columns("AUC", auc.estimate, auc.low, auc.high),
-                **columns("minus TWIN", *bounds),
-                "detectable": None if model == TWIN else lead.detectable,
-            }
-        )
-    return rows
+def has_maps(model: str) -> bool:
+    """Whether a model maps its embeddings."""
+    return model_spec(model).maps is not None
 
 
-def judge(
-    record: Record, experiment: Experiment, settings: Settings, replicates: Mapping[str, Replicates], lines: Lines
-) -> None:
-    """Add the rows of P1 and P2, at the shared setting and at the best ones.
-
-    The best are judged only where the search `lines` has them on this log at this size, and where the grid reaches
-    far enough. P2 needs every variant.
-    """
-    searched, size = choices(lines, experiment), size_note(record.config)
-
-    def add(
-        claim: str, quantity: str, at: str, models: Sequence[str], make: Callable[[], tuple[Interval, str]]
-    ) -> None:
-        if not set(models) <= set(record.config.model_names):
-            record.judge(claim, quantity, None, experiment, f"{NOT_COMPUTED}every variant")
-        elif at == BEST and not set(models) <= set(searched):
-            record.judge(claim, quantity, None, experiment, "no search of this log at this size")
-        else:
-            measured, note = make()
-            blocked = "the grid's edge is chosen" if at == BEST and edge_chosen(searched) else ""
-            note = "; ".join(part for part in (note, size) if part)
-            record.judge(claim, quantity, measured, experiment, note, blocked=blocked)
-
-    def projection(at: str) -> tuple[Interval, str]:
-        note = "; ".join(settings[at, model].describe(model) for model in (TWIN, PROJECTION))
-        return interval(replicates[f"{at} {TWIN}"] - replicates[f"{at} {PROJECTION}"]), note
-
-    def best_variant(at: str) -> tuple[Interval, str]:
-        leads = {model: replicates[f"{at} {model}"] - replicates[f"{at} {TWIN}"] for model in VARIANTS}
-        best = max(leads, key=lambda model: float(leads[model][:, 0].mean()))
-        return none_above(leads), f"best of {len(leads)}: {best}"
-
-    for at, suffix in ((SHARED, ""), (BEST, "_best")):
-        add("P1", f"twin_minus_projection{suffix}", at, (TWIN, PROJECTION), lambda at=at: projection(at))  # type: ignore[misc]
-    for at, suffix in ((SHARED, ""), (BEST, "_best")):
-        every = (TWIN, *VARIANTS)
-        add("P2", f"best_variant_minus_twin{suffix}", at, every, lambda at=at: best_variant(at))  # type: ignore[misc]
+def grid(model: str) -> list[Setting]:
+    """The settings tried: learning rates, and for models with maps every initial value with each."""
+    initials = INITIALS if has_maps(model) else INITIALS[:1]
+    return [Setting(rate, initial) for rate in LEARNING_RATES for initial in initials]
 
 
-def budget_rows(
-    experiment: Experiment, runs: Mapping[str, list[Run]], replicates: Mapping[str, Replicates]
-) -> list[dict[str, Any]]:
-    """TWIN, TWIN with tables twice as wide, and DARE, at the shared setting."""
-    rows = []
-    for name, own in runs.items():
-        model = own[0].model(experiment.log_of(1))
-        auc, lead = interval(replicates[name]), interval(replicates[DARE] - replicates[name])
-        bounds = (None, None, None) if name == DARE else (lead.estimate, lead.low, lead.high)
-        rows.append(
-            {
-                "log": experiment.name,
-                "model": name,
-                "size per field": own[0].config.model.size,
-                "parameters in tables": sum(table.numel() for table in model.embedding_parameters()),
-                "parameters elsewhere": sum(weight.numel() for weight in model.dense_parameters()),
-                **columns("AUC", auc.estimate, auc.low, auc.high),
-                **columns(f"{DARE} minus it", *bounds),
-                "detectable": None if name == DARE else lead.detectable,
-            }
-        )
-    return rows
+def runs_at(
+    experiment: Experiment, model: str, setting: Setting, seeds: Sequence[int] | None = None, **changes: Any
+) -> list[Run]:
+    """The runs of a model at a setting, one per seed: those of the experiment, or others."""
+    chosen = {"learning_rate": setting.learning_rate, "map_initial": setting.map_initial}
+    wanted = experiment.seeds if seeds is None else seeds
+    return experiment.store.get_many([experiment.run_config(model, seed, **chosen, **changes) for seed in wanted])
 
 
-def motion_rows(experiment: Experiment, settings: Settings) -> list[dict[str, Any]]:
-    """How the maps of TWIN (w/ proj.) move with seed 1, at the shared and at its best setting."""
-    rows = []
-    for at in (SHARED, BEST):
-        setting = settings[at, PROJECTION]
-        config = experiment.run_config(
-            PROJECTION, 1, learning_rate=setting.learning_rate, map_initial=setting.map_initial
-        )
-        label = {"log": experiment.name, "setting": at, "described": setting.describe(PROJECTION)}
-        rows += [label | line for line in map_motion(experiment.store, config)]
-    return rows
-
-
-def capacity_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """Parameters of a map beside the ids that it serves: quoted ones, and those of the logs of this chapter."""
-    rows = yaml.safe_load((project_root() / "book" / "map_capacity.yml").read_text("utf-8"))
-    for experiment in experiments:
-        for what, ids in (("items", experiment.log.card.items), ("categories", experiment.log.card.categories)):
-            rows.append(
-                {
-                    "where": f"{experiment.name}, {what}",
-                    "kind": "recommendation",
-                    "size": experiment.config.size,
-                    "ids": ids,
-                    "source": "computed here",
-                }
-            )
+def search_settings(experiment: Experiment, model: str) -> list[dict[str, Any]]:
+    """Every setting of a model with its validation AUC, mean over seeds; exactly one is `chosen`."""
+    seeds = range(1, SEARCH_SEEDS + 1)
+    found = {
+        setting: float(np.mean([run.best.auc for run in runs_at(experiment, model, setting, seeds)]))
+        for setting in grid(model)
+    }
+    best = max(found, key=lambda setting: found[setting])  # the first of equals
     return [
-        {**row, "parameters of a map": row["size"] ** 2, "parameters per id": row["size"] ** 2 / row["ids"]}
-        for row in rows
+        {
+            "log": experiment.name,
+            **made_with(experiment),
+            "model": model,
+            "learning rate": setting.learning_rate,
+            "initial values of maps": setting.map_initial if has_maps(model) else None,
+            "seeds": SEARCH_SEEDS,
+            "validation AUC": value,
+            "chosen": setting == best,
+        }
+        for setting, value in found.items()
     ]
 
 
-def check(config: Config) -> None:
-    """Refuse a choice of models that the chapter cannot compare."""
-    missing = [model for model in (DARE, TWIN, PROJECTION) if model not in config.model_names]
-    if missing:
-        raise InputError(f"models: this chapter compares with {', '.join(missing)}: add it, or leave models out.")
+def stored_search() -> list[dict[str, Any]]:
+    """The rows of every search that is stored with the project."""
+    contents = [stored_result("projections"), *further_results("projections").values()]
+    return [row for content in contents if content for row in content["tables"].get("search", [])]
 
 
-def study(record: Record, experiment: Experiment, config: Config) -> None:
-    """Train the models on one log at both settings, judge them, and add to the record's tables."""
-    own = [line for model in config.model_names for line in search(experiment, model)] if config.search else None
-    lines = stored_search() if own is None else own
-    settings = settings_of(experiment, lines)
-    runs = {(at, model): runs_of(experiment, model, setting) for (at, model), setting in settings.items()}
-    every = {f"{at} {model}": found for (at, model), found in runs.items()}
-    same_budget = {TWIN: f"{SHARED} {TWIN}", DARE: f"{SHARED} {DARE}"}
-    if config.wide:
-        every[WIDE] = runs_of(experiment, TWIN, settings[SHARED, TWIN], size=2 * config.size)
-        same_budget[WIDE] = WIDE
-    replicates = auc_table(experiment, {key: [run.test_probability for run in found] for key, found in every.items()})
-    judge(record, experiment, settings, replicates, lines)
-    record.tables["variants"] += variant_rows(experiment, settings, runs, replicates)
-    record.tables["search"] += own or []
-    record.tables["cost"] += cost_rows(experiment, config.model_names)
-    record.tables["budget"] += budget_rows(
-        experiment,
-        {name: every[key] for name, key in same_budget.items()},
-        {name: replicates[key] for name, key in same_budget.items()},
-    )
-    if config.follow_maps:
-        record.tables["motion"] += motion_rows(experiment, settings)
+def choices(rows: Rows, experiment: Experiment) -> dict[str, Setting]:
+    """The setting that a search chose for each model on this log at this size; empty where it was not searched."""
+    return {
+        row["model"]: Setting(row["learning rate"], row["initial values of maps"] or "published")
+        for row in searched(experiment, rows)
+        if row["chosen"]
+    }
 
 
-def run(config: Config) -> Result:
-    """Train the models at the shared setting and at their best, and judge P1 and P2."""
-    check(config)
-    record = Record("projections", config, RunStore())
-    record.tables = {name: [] for name in ("variants", "search", "cost", "budget", "motion", "capacity")}
-    experiments = [record.use(name) for name in config.log_names]
-    for experiment in experiments:
-        study(record, experiment, config)
-    record.tables["capacity"] = capacity_rows(experiments)
-    if not config.search:
-        del record.tables["search"]
-    record.write()
-    return Result(config, record)
+def edge_chosen(settings: Mapping[str, Setting]) -> bool:
+    """Whether more than half of the models choose the highest or the lowest learning rate of the grid."""
+    at_edge = [setting.learning_rate in (LEARNING_RATES[0], LEARNING_RATES[-1]) for setting in settings.values()]
+    return sum(at_edge) > len(at_edge) / 2
+
+
+@torch.no_grad()
+def pass_seconds(models: Mapping[str, ClickModel], batch: Batch, rounds: int = 15) -> dict[str, Array]:
+    """Seconds (rounds,) of a forward pass of each model in evaluation mode; in every round each model has its
+    turn, so that what disturbs the machine disturbs all alike. A first round is thrown away."""
+    found: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 1):
+        for name, model in models.items():
+            model.eval()
+            started = time.perf_counter()
+            model(batch)
+            found[name].append(time.perf_counter() - started)
+    return {name: np.array(values[1:]) for name, values in found.items()}
+
+
+def effective_rank(weight: Tensor) -> float:
+    """exp of the entropy of the singular values' shares, from 1 to the smaller side of the matrix
+    (Roy and Vetterli 2007); 0 for a matrix of zeros."""
+    values = torch.linalg.svdvals(weight.double())
+    total = float(values.sum())
+    return math.exp(float(torch.special.entr(values / total).sum())) if total else 0.0
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Cosine of two matrices of one shape, taken as vectors; 0 where one is all zeros."""
+    return float(nn.functional.cosine_similarity(first.double().flatten(), second.double().flatten(), dim=0))
+
+
+@torch.no_grad()
+def map_rows(step: int, model: ClickModel) -> list[dict[str, Any]]:
+    """Statistics of a model's maps per field and side: Frobenius norm and effective rank of attention's and of
+    representation's map, and the cosine between the two."""
+    maps = model.embeddings.maps
+    if not isinstance(maps, FieldMaps):
+        raise InputError("The motion of maps is followed in models with one linear map per field and module.")
+    rows = []
+    for field, side in ((field, side) for field in maps.mapped for side in SIDES):
+        attention: Any = maps.layers[maps.name(("attention", side), field)]
+        representation: Any = maps.layers[maps.name(("representation", side), field)]
+        rows.append(
+            {
+                "step": step,
+                "field": field,
+                "side": side,
+                "attention norm": float(attention.weight.norm()),
+                "representation norm": float(representation.weight.norm()),
+                "attention effective rank": effective_rank(attention.weight),
+                "representation effective rank": effective_rank(representation.weight),
+                "cosine": cosine(attention.weight, representation.weight),
+            }
+        )
+    return rows
+
+
+def map_motion(store: RunStore, config: RunConfig) -> list[dict[str, Any]]:
+    """`map_rows` before the first step and after every fifth one of a training.
+
+    The training is that of `RunStore.get`, observed after every step; what was observed is stored under the run's
+    content hash and read back when asked for again.
+    """
+    key = short_hash(canonical_json([MOTION_VERSION, EVERY, store.key(config)]))
+    path = store_root() / "map_motion" / f"{key}.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):  # missing or damaged
+        pass
+    rows: list[dict[str, Any]] = []
+
+    def observe(step: int, model: ClickModel) -> None:
+        if step % EVERY == 0:
+            rows.extend(map_rows(step, model))
+
+    def build() -> ClickModel:
+        counts = counts_of(store.log(config.log), config.samples)
+        return build_model(config.model, counts, config.training, seeds_of(config)[0])
+
+    with computing():
+        train(config, store.samples(config), build, store.progress, observe=observe, threads=store.threads)
+    write_json(path, rows)
+    return rows

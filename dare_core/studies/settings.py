@@ -188,6 +188,22 @@ class GradientsConfig(StudyConfig):
             raise ValueError(f"expects some of {', '.join(GRADIENT_SETTINGS)}, separated by commas")
         return ",".join(dict.fromkeys(names))
 
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values; models without shared tables are refused too."""
+        from dare_core.models.build import model_spec
+
+        config = super().checked(values)
+        for model in config.model_names:
+            if len(set(model_spec(model).assignment().values())) > 1:
+                raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
+        return config
+
+    @property
+    def setting_names(self) -> list[str]:
+        """The settings asked for."""
+        return self.settings.split(",")
+
 
 class ProjectionsConfig(StudyConfig):
     """Parameters of the Projections chapter."""
@@ -197,6 +213,15 @@ class ProjectionsConfig(StudyConfig):
     wide: bool = Field(True, description="train TWIN with tables twice as wide too")
     follow_maps: bool = Field(True, description="follow how the maps move while they are trained")
     search: bool = Field(False, description="search every model's best setting; otherwise take the stored search's")
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values; the models that the chapter compares with must be among those asked for."""
+        config = super().checked(values)
+        needed = ("DARE", "TWIN", "TWIN (w/ proj.)")
+        if missing := [model for model in needed if model not in config.model_names]:
+            raise InputError(f"models: this chapter compares with {', '.join(missing)}: add it, or leave models out.")
+        return config
 
     @property
     def model_names(self) -> list[str]:
@@ -286,6 +311,11 @@ class OverallConfig(StudyConfig):
     def model_names(self) -> list[str]:
         """The models asked for; `all` is the whole table of models."""
         return every_model() if self.models == "all" else self.models.split(",")
+
+    @property
+    def embedding_sizes(self) -> list[int]:
+        """The embedding sizes at which DARE is compared with TWIN; none without `further_sizes`."""
+        return sorted({self.size, *numbers(self.further_sizes)}) if self.further_sizes else []
 
 
 class AttentionConfig(GainSettings):
