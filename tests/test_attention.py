@@ -3,11 +3,13 @@
 import dataclasses
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from conftest import run_chapter
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import spearmanr
 from sklearn.metrics import mutual_info_score, ndcg_score
@@ -43,25 +45,23 @@ from dare_core.evaluation.retrieval import (
 )
 from dare_core.models.build import ClickModel, build_model
 from dare_core.report.claims import LedgerRow, load_claims
-from dare_core.studies import attention, attention_figures
-from dare_core.studies.attention_controls import (
-    above_zero,
-    around_zero,
-    below_zero,
-    independent_rows,
-    not_above_zero,
-    over_worlds,
-    position_slope,
-    slope_rows,
-    spacing_dip,
-)
-from dare_core.studies.attention_view import (
+from dare_core.report.show import Shown
+from dare_core.studies.attention import (
     left_out,
     ndcg_at_k,
     recent_other,
     relevance_truth,
     true_map,
     truth_correlation,
+)
+from dare_core.studies.attention_controls import (
+    MET,
+    control_row,
+    independent_rows,
+    position_slope,
+    slope_rows,
+    spacing_dip,
+    worlds_of,
 )
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.settings import StudyConfig
@@ -324,42 +324,44 @@ def published(log: Log) -> str:
     return store_log(log.card.model_copy(update={"kind": "published log"}), frame, log.item_category).card.name
 
 
-def by_quantity(result: attention.Result) -> dict[tuple[str, str], LedgerRow]:
-    return {(r.claim, r.quantity): r for r in result.record.rows}
+def by_quantity(chapter: dict[str, Any]) -> dict[tuple[str, str], LedgerRow]:
+    return {(r.claim, r.quantity): r for r in chapter["record"].rows}
+
+
+def figures(chapter: dict[str, Any]) -> list[Shown]:
+    return [shown for shown in chapter["shown"] if shown and "alt=" in shown.html]
 
 
 QUANTITIES = {(claim, q.quantity) for claim in ("A2", "A3", "A4", "S1") for q in load_claims()[claim].quantities}
 
 
 def test_study_judges_its_claims_and_writes_its_tables(own_store: Path) -> None:
-    config = attention.Config.checked({**QUICK, "least_samples": 15, "least_cell": 2, "cases": 2})
-    result = attention.run(config)
-    rows = by_quantity(result)
+    chapter = run_chapter("attention", **QUICK, least_samples=15, least_cell=2, cases=2)
+    rows = by_quantity(chapter)
     assert set(rows) == QUANTITIES
     assert all(r.low <= r.ours <= r.high for r in rows.values() if r.ours is not None and r.low is not None)
     assert "true relevance" in rows["A2", "truth_correlation_dare_minus_twin"].note
     assert "built into" in rows["S1", "own_category_first"].note
-    folder = result.record.config.results_path
+    folder = chapter["config"].results_path
     table = pl.read_csv(folder / "attention_retrieval.csv")
     assert set(table["model or rule"]) == {"DARE", "TWIN", "DIN", "TWIN-4E", *RULES}
     left = dict(table.select("model or rule", "same category left out").iter_rows())
     assert left["same category, then newest"] == 0 and left["newest"] > 0.2
-    (view,) = result.views
+    (view,) = chapter["views"].values()
     levels = [ndcg_at_k(view, "information", name)[:, 0] for name in ("DARE", "TWIN")]
     assert rows["A3", "ndcg_dare_over_twin"].ours == pytest.approx(np.exp(np.log(levels[0] / levels[1]).mean()))
     assert f"NDCG of TWIN {levels[1].mean():.3f}" in rows["A3", "ndcg_dare_over_twin"].note
     curves = pl.read_csv(folder / "attention_curves.csv").filter(pl.col("k") == 20, pl.col("gain") == "information")
     assert dict(curves.select("model or rule", "NDCG").iter_rows())["TWIN"] == pytest.approx(levels[1].mean())
-    for name in ("maps", "ndcg", "kept", "cases"):
-        shown = getattr(attention_figures, f"show_{name}")(result)
-        assert "alt=" in shown.html and "DARE" in shown.text
+    drawn = figures(chapter)  # maps, NDCG, kept, cases
+    assert len(drawn) == 4 and all("DARE" in shown.text for shown in drawn)
 
 
 def test_every_seed_of_a_generated_log_is_read_on_its_own_world() -> None:
     """Two worlds measured together are the same two worlds measured alone."""
     settings = {**QUICK, "models": "DARE,TWIN", "least_samples": 15, "least_cell": 2}
-    (both,) = attention.run(attention.Config.checked(settings)).views
-    (first,) = attention.run(attention.Config.checked({**settings, "seeds": 1})).views
+    (both,) = run_chapter("attention", **settings)["views"].values()
+    (first,) = run_chapter("attention", **settings | {"seeds": 1})["views"].values()
     found = [statistic(both, "DARE") for statistic in (recent_other, left_out, truth_correlation)]
     alone = [statistic(first, "DARE") for statistic in (recent_other, left_out, truth_correlation)]
     assert [f.shape for f in found] == [(2, 1)] * 3 and [a.shape for a in alone] == [(1, 1)] * 3
@@ -379,9 +381,8 @@ def test_on_a_published_log_users_and_seeds_are_left_out(own_store: Path) -> Non
     """One column per group of users; relevance is the mutual information, the own category Wilson's interval."""
     name = published(make_log(users=90, shortest=30))
     settings = {"logs": name, "seeds": 2, "epochs": 1, "targets": 4, "spacing": 3, "history": 20, "shortest_user": 25}
-    config = attention.Config.checked({**settings, "top_k": 5, "least_samples": 20, "least_cell": 2, "cases": 2})
-    result = attention.run(config)
-    rows, (view,) = by_quantity(result), result.views
+    chapter = run_chapter("attention", **settings, top_k=5, least_samples=20, least_cell=2, cases=2)
+    rows, (view,) = by_quantity(chapter), chapter["views"].values()
     for statistic in (recent_other, left_out, truth_correlation):
         replicates = statistic(view, "TWIN")
         assert replicates.shape == (2, 51) and (replicates[:, 1:] != replicates[:, :1]).any()
@@ -408,34 +409,33 @@ def test_on_a_published_log_users_and_seeds_are_left_out(own_store: Path) -> Non
 
 
 def test_where_no_target_is_left_a3_cannot_be_tested() -> None:
-    config = attention.Config.checked({**QUICK, "least_samples": 10**6, "models": "DARE,TWIN", "seeds": 1})
-    result = attention.run(config)
-    rows = {r.quantity: r for r in result.record.rows}
+    chapter = run_chapter("attention", **QUICK | {"least_samples": 10**6, "models": "DARE,TWIN", "seeds": 1})
+    rows = {r.quantity: r for r in chapter["record"].rows}
     assert rows["ndcg_dare_over_twin"].ours is rows["own_category_first"].ours is None
     assert rows["ndcg_dare_over_twin"].verdict == "cannot be tested here"
     assert rows["overrating_twin_minus_dare"].ours is not None
     assert "not computed here: DIN" in rows["ndcg_dare_over_din"].note
-    assert attention_figures.show_ndcg(result).text.count("true relevance") == 1
+    (by_k,) = (shown for shown in figures(chapter) if "NDCG of retrieval by k" in shown.text)
+    assert by_k.text.count("true relevance") == 1
 
 
 def test_any_legal_setting_ends_in_a_result_or_in_a_sentence() -> None:
     """Positions beyond the history are clamped, as where relevance is counted."""
     small = {**QUICK, "models": "DARE,TWIN", "seeds": 1, "targets": 4}
     for changes, positions in (({"history": 5}, 5), ({"positions": 201}, 200), ({"history": 1}, 1)):
-        (view,) = attention.run(attention.Config.checked(small | changes)).views
+        (view,) = run_chapter("attention", **small | changes)["views"].values()
         shape = (10, 10, positions)
         assert view.maps["DARE"][0].shape == view.counts[0].mutual_information().shape == shape
     with pytest.raises(InputError, match="SDIM"):
-        attention.run(attention.Config.checked(small | {"models": "DARE,SDIM"}))
+        run_chapter("attention", **small | {"models": "DARE,SDIM"})
 
 
 @pytest.mark.parametrize("log", ["generated", "independent"])
 def test_everything_can_be_shown_where_no_target_is_judged(log: str) -> None:
     """By the published thresholds a log may be too small; *independent* has no true relevance either."""
-    config = attention.Config.checked({**QUICK, "logs": log, "most_thin": 0, "least_cell": 10**6, "seeds": 1})
-    result = attention.run(config)
-    for name in ("maps", "closeness", "ndcg", "retrieval", "kept", "cases", "priors"):
-        assert getattr(attention_figures, f"show_{name}")(result).text
+    chapter = run_chapter("attention", **QUICK | {"logs": log, "most_thin": 0, "least_cell": 10**6, "seeds": 1})
+    shown = [shown.text for shown in chapter["shown"] if shown]
+    assert len(shown) == 10 and all(shown)  # the claim box, seven figures and tables, two stored tables
 
 
 def test_true_relevance_ranks_its_own_world_best() -> None:
@@ -460,8 +460,8 @@ def test_attention_learns_the_decay_only_where_there_is_one() -> None:
     """One of the two tests here that train: DARE on three worlds of each kind."""
     store = RunStore(progress=False)
     alone = StudyConfig.checked({"targets": 1, "history": 50, "top_k": 10})
-    null, dip = slope_rows(alone, "no_decay", 3, 600, store)
-    (default,) = slope_rows(StudyConfig.checked({}), "generated", 3, 200, store)
+    null, dip = slope_rows(worlds_of(alone, "no_decay", 3, 600, store))
+    (default,) = slope_rows(worlds_of(StudyConfig.checked({}), "generated", 3, 200, store))
     # The intervals themselves are the chapter's: one in twenty leaves 0 out by chance, which a test must not do.
     assert default["met"] == "yes" and default["mean"] < -0.05
     for row in (null, dip):  # further from 0 than this, it must not be told from 0; the slope to tell from is -.9
@@ -483,7 +483,8 @@ def test_spacing_dip_by_hand(log: Log) -> None:
 
 def test_nothing_is_learned_where_nothing_can_be_predicted() -> None:
     """The other one: four models on three small worlds."""
-    rows = {r["control"].partition(": ")[2]: r for r in independent_rows(CONTROLS, 3, 100, RunStore(progress=False))}
+    worlds = worlds_of(CONTROLS, "independent", 3, 100, RunStore(progress=False))
+    rows = {r["control"].partition(": ")[2]: r for r in independent_rows(worlds)}
     for name, row in rows.items():  # see the test above: an interval may miss by chance, its middle not by much
         # TWIN's has a standard error of about .1 over three such worlds: above the bound it must not be sure.
         assert row["mean"] < 0.06 or row["must"] == "above 0" or row["mean, low"] <= 0, name
@@ -493,10 +494,14 @@ def test_nothing_is_learned_where_nothing_can_be_predicted() -> None:
 
 
 def test_bounds_of_the_controls() -> None:
-    assert around_zero(-1, 1) and not around_zero(0.1, 1)
-    assert below_zero(-2, -1) and not below_zero(-1, 1)
-    assert above_zero(1, 2) and not above_zero(-1, 1)
-    assert not_above_zero(-1, 1) and not_above_zero(-2, -1) and not not_above_zero(1, 2)
-    found = over_worlds([1.0, 2.0, 3.0])
-    assert found.estimate == 2 and found.high - 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
-    assert 2 - found.low == pytest.approx(found.high - 2)
+    expected = {  # by interval: below 0, around it, above it
+        "contains 0": (False, True, False),
+        "below 0": (True, False, False),
+        "above 0": (False, False, True),
+        "not above 0": (True, True, False),
+    }
+    assert {must: tuple(met(low, low + 2) for low in (-3, -1, 1)) for must, met in MET.items()} == expected
+    found = control_row("slope", "no_decay", [1.0, 2.0, 3.0], "below 0")
+    assert (found["mean"], found["met"]) == (2, "no")
+    assert found["mean, high"] - 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+    assert 2 - found["mean, low"] == pytest.approx(found["mean, high"] - 2)

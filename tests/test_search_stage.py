@@ -1,4 +1,6 @@
-"""The search stage: the same scores and the same behaviours as the model's own search, and bad input."""
+"""The search stage: the same scores and the same behaviours as the model's own search, and its time."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,12 +8,29 @@ import torch
 from conftest import random_batch
 
 from dare_core.config import ModelConfig
-from dare_core.errors import InputError
-from dare_core.evaluation.search_stage import folded_targets, position_scores, search, stored_rows
-from dare_core.evaluation.search_time import add_up, measure
+from dare_core.evaluation.search_stage import add_up, measure, search
 from dare_core.models.build import build_model
-from dare_core.models.embeddings import Counts
+from dare_core.models.embeddings import Counts, Rows
 from dare_core.models.search import ScaledDotProduct, best
+
+CONTENT = ("item", "category")
+
+
+def stored_rows(behaviour: Rows) -> np.ndarray:
+    """(N, 2 d) float32: a user's behaviours as they are stored, from attention embeddings (1, N, d) by field."""
+    return np.ascontiguousarray(torch.cat([behaviour[field][0] for field in CONTENT], -1).detach().numpy())
+
+
+def folded_targets(target: Rows) -> np.ndarray:
+    """(C, 2 d) float32: targets with the score's scale 1 / sqrt(2 d), from attention embeddings (1, C, d)."""
+    scale = math.sqrt(sum(target[field].shape[-1] for field in CONTENT))
+    return np.ascontiguousarray((torch.cat([target[field][0] for field in CONTENT], -1) / scale).detach().numpy())
+
+
+def position_scores(target: Rows, behaviour: Rows) -> np.ndarray:
+    """(N,) float32: the position's part of a score, the same for every user and target."""
+    q, k = target["position"][0], behaviour["position"]
+    return (k @ q / math.sqrt(len(q))).detach().numpy()
 
 
 @pytest.mark.parametrize("name, attention_size, length", [("DARE", 4, 300), ("DARE", 24, 130), ("TWIN", 16, 64)])
@@ -48,19 +67,13 @@ def test_any_order_of_scores(order: str, length: int) -> None:
     assert (scores == positions[expected]).all()
 
 
-def test_bad_input_is_one_sentence() -> None:
-    rows, positions, targets = np.zeros((5, 4), np.float32), np.zeros(5, np.float32), np.zeros((1, 4), np.float32)
-    with pytest.raises(InputError, match="do not fit"):
-        search(rows, positions[:4], targets, 3)
-    with pytest.raises(InputError, match="float32"):
-        search(rows.astype(np.float64), positions, targets, 3)
-    with pytest.raises(InputError, match="top_k"):
-        search(rows, positions, targets, 0)
-    assert search(rows[:0], positions[:0], targets, 3)[0].shape == (1, 0)
+def test_an_empty_history() -> None:
+    rows, positions, targets = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((1, 4), np.float32)
+    assert search(rows, positions, targets, 3)[0].shape == (1, 0)
 
 
 def test_times_of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dare_core.evaluation.search_time.USERS_BYTES", 2**20)
+    monkeypatch.setattr("dare_core.evaluation.search_stage.USERS_BYTES", 2**20)
     for threads in (1, 2):
         times = measure(200, (8, 4), rounds=3, threads=threads)
         assert [(t.length, t.size) for t in times] == [(200, 8), (200, 4)]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import run_chapter
 
 from dare_core.config import RunConfig
 from dare_core.data.logs import Log
@@ -15,8 +16,9 @@ from dare_core.errors import InputError
 from dare_core.evaluation.gains import information_gains
 from dare_core.evaluation.intervals import Interval, user_groups
 from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
-from dare_core.evaluation.search_time import SearchTime
+from dare_core.evaluation.search_stage import SearchTime
 from dare_core.models.build import ClickModel, build_model
+from dare_core.report.claims import LedgerRow
 from dare_core.studies import retrieval_number, search_efficiency, sweeps
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.settings import StudyConfig, numbers
@@ -39,7 +41,7 @@ def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[[Good], list[RunConfig]
     """Make every run perfect (AUC 1) where the given function of its configuration says so, else 0.5; and let the
     models have learned."""
     monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
-    monkeypatch.setattr("dare_core.evaluation.search_time.USERS_BYTES", 2**16)
+    monkeypatch.setattr("dare_core.evaluation.search_stage.USERS_BYTES", 2**16)
 
     def use(good: Good) -> list[RunConfig]:
         asked: list[RunConfig] = []
@@ -89,8 +91,7 @@ def test_another_length_has_the_same_targets_and_negatives() -> None:
 
 def test_what_search_efficiency_trains(predict: Callable[[Good], list[RunConfig]]) -> None:
     asked = predict(lambda config: False)
-    config = search_efficiency.Config.checked({**SEARCH, "further_sizes": "32"})
-    search_efficiency.run(config)
+    run_chapter("search_efficiency", **SEARCH, further_sizes="32")
     # The whole size has no attention size of its own: it is the run that the other chapters have.
     dare = {("DARE", 16, None), ("DARE", 16, 8), ("DARE", 16, 4), ("DARE", 32, None), ("DARE", 32, 16), ("DARE", 32, 8)}
     twin = {("TWIN", size, None) for size in (32, 16, 8, 4)}
@@ -107,21 +108,20 @@ def test_every_choice_of_parts_ends_in_a_result(
     predict(lambda config: False)
     config = search_efficiency.Config.checked({**SEARCH, "parts": parts, "further_sizes": "16"})
     assert config.parts == kept and config.sizes == [16]
-    result = search_efficiency.run(config)
-    rows = {r.quantity: r for r in result.record.rows}
-    assert set(rows) == {q.quantity for q in result.record.claims["E1"].quantities}
+    chapter = run_chapter("search_efficiency", **SEARCH, parts=parts, further_sizes="16")
+    rows = {r.quantity: r for r in chapter["record"].rows}
+    assert set(rows) == {q.quantity for q in chapter["record"].claims["E1"].quantities}
     for quantity, row in rows.items():
         part = 4 if "quarter" in quantity else 2
         assert (row.ours is None) == (part not in config.attention_sizes(16))
         assert row.ours is not None or f"part {part}" in row.note
-    for show in (search_efficiency.show_auc, search_efficiency.show_trade, search_efficiency.show_time):
-        assert "alt=" in show(result).html
+    assert sum("alt=" in shown.html for shown in chapter["shown"] if shown) == 3
 
 
 def test_sizes_that_no_model_has_are_one_sentence() -> None:
     for name in ("further_sizes", "parts"):
         with pytest.raises(InputError):
-            search_efficiency.run(search_efficiency.Config.checked({**SEARCH, name: "3,2000"}))
+            run_chapter("search_efficiency", **SEARCH, **{name: "3,2000"})
     with pytest.raises(InputError, match="100,000"):
         retrieval_number.Config.checked({"lengths": "100001"})
 
@@ -138,8 +138,8 @@ def test_what_e1_compares(
     predict: Callable[[Good], list[RunConfig]], good: Good, losses: tuple[float, float, float, float]
 ) -> None:
     predict(good)
-    result = search_efficiency.run(search_efficiency.Config.checked(SEARCH))
-    rows = {r.quantity: r for r in result.record.rows}
+    chapter = run_chapter("search_efficiency", **SEARCH)
+    rows = {r.quantity: r for r in chapter["record"].rows}
     names = ("loss_half_dare", "loss_quarter_dare", "loss_half_twin_minus_dare", "loss_quarter_twin_minus_dare")
     assert [rows[name].ours for name in names] == pytest.approx(list(losses))
     for name, loss in zip(names, losses, strict=True):
@@ -149,21 +149,21 @@ def test_what_e1_compares(
             expected = "holds" if loss < 0.005 else "contradicted"
         assert rows[name].verdict == expected, name
         assert (rows[name].worlds, rows[name].low) == (3, pytest.approx(loss))
-    lines = result.record.tables["scores"]
+    lines = chapter["record"].tables["scores"]
     assert [(r["model"], r["K_A"], r["K_R"]) for r in lines][1::3] == [("DARE", 8, 16), ("TWIN", 8, 8)]
-    assert "saves" in search_efficiency.show_trade(result).text
-    assert "alt=" in search_efficiency.show_auc(result).html + search_efficiency.show_time(result).html
+    figures = [shown for shown in chapter["shown"] if shown and "alt=" in shown.html]
+    assert len(figures) == 3 and "saves" in figures[1].text
 
 
 def test_time_is_one_row_without_a_log_whatever_the_number_of_logs(
     predict: Callable[[Good], list[RunConfig]],
 ) -> None:
     predict(lambda config: True)
-    result = search_efficiency.run(search_efficiency.Config.checked({**SEARCH, "logs": "generated,no_decay"}))
-    (row,) = (r for r in result.record.rows if r.quantity == "search_time_half")
+    record = run_chapter("search_efficiency", **SEARCH, logs="generated,no_decay")["record"]
+    (row,) = (r for r in record.rows if r.quantity == "search_time_half")
     assert (row.log, row.kind, row.fingerprint) == (None, None, None) and row.ours is not None and row.ours > 0
     assert row.verdict == "cannot be tested here" and "shown, not judged" in row.note and "machine" in row.note
-    assert len(result.record.rows) == 2 * 4 + 1
+    assert len(record.rows) == 2 * 4 + 1
 
 
 def test_time_ratio_by_hand() -> None:
@@ -183,18 +183,18 @@ def test_what_d1_and_d2_compare(predict: Callable[[Good], list[RunConfig]]) -> N
         return (dare and not short) or (not dare and not few and not short)
 
     asked = predict(good)
-    result = retrieval_number.run(retrieval_number.Config.checked({**QUICK, "models": "DARE,TWIN,DIN"}))
+    chapter = run_chapter("retrieval_number", **QUICK, models="DARE,TWIN,DIN")
     settings = {(c.model.top_k, c.samples.history) for c in asked}
     assert settings == {(5, 200), (20, 200), (100, 200), (20, 20)} and len(asked) == 4 * 3 * 3
-    rows = {r.quantity: (r.ours, r.verdict) for r in result.record.rows}
+    rows = {r.quantity: (r.ours, r.verdict) for r in chapter["record"].rows}
     assert rows == {
         "advantage_few_minus_many": (0.5, "holds"),
         "dare_long_minus_short": (0.5, "holds"),
         "advantage_long_minus_short": (0.0, "undecided"),
     }
-    assert "not computed at own best" in result.record.rows[0].note
-    for shown in (retrieval_number.show_retrieved(result), retrieval_number.show_lengths(result)):
-        assert "alt=" in shown.html and "generated, DIN" in shown.text
+    assert "not computed at own best" in chapter["record"].rows[0].note
+    figures = [shown for shown in chapter["shown"] if shown and "alt=" in shown.html]
+    assert len(figures) == 2 and all("generated, DIN" in shown.text for shown in figures)
 
 
 def test_d1_needs_5_and_100_and_asks_for_each_model_s_own_best(
@@ -204,22 +204,25 @@ def test_d1_needs_5_and_100_and_asks_for_each_model_s_own_best(
         return config.model.name == "DARE" or config.model.top_k != 5
 
     asked = predict(good)
-    some = retrieval_number.run(retrieval_number.Config.checked({**QUICK, "retrieved": "5,50"}))
-    row = some.record.rows[0]
+
+    def rows_of(**changes: object) -> list[LedgerRow]:
+        found: list[LedgerRow] = run_chapter("retrieval_number", **QUICK | changes)["record"].rows
+        return found
+
+    row = rows_of(retrieved="5,50")[0]
     assert (row.claim, row.verdict, row.ours) == ("D1", "not studied yet", None)
     assert row.note == "not computed here: K = 5 and 100"
     asked.clear()
-    row = retrieval_number.run(retrieval_number.Config.checked(QUICK)).record.rows[0]
+    row = rows_of()[0]
     assert (row.ours, row.verdict) == (0.5, "holds") and "not computed at own best" in row.note
     other = Interval(0.0, -0.1, 0.1, 0.05, 2, 3)
-    monkeypatch.setattr(retrieval_number, "at_own_best", lambda *asked: other)
-    row = retrieval_number.run(retrieval_number.Config.checked(QUICK)).record.rows[0]
+    monkeypatch.setattr(sweeps, "at_own_best", lambda *asked: other)
+    row = rows_of()[0]
     assert (row.ours, row.verdict) == (0.5, "undecided") and "the direction is neither" in row.note
-    short = {**QUICK, "history": 50, "lengths": "50"}
-    row = retrieval_number.run(retrieval_number.Config.checked(short)).record.rows[0]
+    row = rows_of(history=50, lengths="50")[0]
     assert "N = 50, at K = 100 all retrieved" in row.note
-    alone = retrieval_number.run(retrieval_number.Config.checked({**QUICK, "models": "DARE,DIN"}))
-    assert {r.note for r in alone.record.rows} == {"not computed here: TWIN"} and len(alone.record.rows) == 3
+    alone = rows_of(models="DARE,DIN")
+    assert {r.note for r in alone} == {"not computed here: TWIN"} and len(alone) == 3
 
 
 def test_quality_is_ndcg_at_the_number_retrieved_of_so_long_a_history(
@@ -227,10 +230,9 @@ def test_quality_is_ndcg_at_the_number_retrieved_of_so_long_a_history(
 ) -> None:
     predict(lambda config: True)
     settings = {**QUICK, "seeds": 2, "least_samples": 5, "least_cell": 1, "retrieved": "5,20", "lengths": "20"}
-    config = retrieval_number.Config.checked(settings)
-    result = retrieval_number.run(config)
-    experiment = result.views[0].experiment
-    lines = {(r["varied"], r["K"], r["N"], r["model"]): r for r in result.record.tables["scores"]}
+    chapter = run_chapter("retrieval_number", **settings)
+    config, (experiment,) = chapter["config"], chapter["experiments"]
+    lines = {(r["varied"], r["K"], r["N"], r["model"]): r for r in chapter["record"].tables["scores"]}
     for varied, k, n in (("K", 5, 200), ("K", 20, 200), ("N", 20, 20)):
         values = []
         for seed in (1, 2):  # each in its own world
@@ -249,13 +251,14 @@ def test_on_one_log_users_are_left_out_in_groups(predict: Callable[[Good], list[
     predict(lambda config: True)
     name = world().log.card.name  # asked for by its own name a world is one log
     settings = {**QUICK, "logs": name, "seeds": 2, "least_samples": 5, "least_cell": 1, "lengths": "20"}
-    (view,) = retrieval_number.run(retrieval_number.Config.checked({**settings, "retrieved": "5"})).views
-    test = view.experiment.samples(2)["test"]
+    chapter = run_chapter("retrieval_number", **settings, retrieved="5")
+    (experiment,) = chapter["experiments"]
+    test = experiment.samples(2)["test"]
     groups = user_groups(test.users.numpy())
-    values = view.quality[retrieval_number.point("random", 5, 200)]
-    assert values.shape == (2, 1 + len(set(groups))) == view.replicates[retrieval_number.point("TWIN", 5, 200)].shape
-    splits = view.experiment.samples(2)
-    gains = information_gains(splits["train"], test, view.experiment.config.rule)  # type: ignore[attr-defined]
+    values = chapter["ndcg"][name]["random", 5, 200]
+    assert values.shape == (2, 1 + len(set(groups))) == chapter["auc"][name]["TWIN", 5, 200].shape
+    splits = experiment.samples(2)
+    gains = information_gains(splits["train"], test, experiment.config.rule)
     order = retrieve_by_rule("random", test, 5, 2).order
     kept = gains.judged & (groups != 3)[:, None]
     assert values[1, 4] == pytest.approx(np.nanmean(ndcg(gains.information[kept], order[kept])[:, -1]))
@@ -263,24 +266,23 @@ def test_on_one_log_users_are_left_out_in_groups(predict: Callable[[Good], list[
 
 def test_lengths_that_a_log_does_not_have_are_left_out(predict: Callable[[Good], list[RunConfig]]) -> None:
     asked = predict(lambda config: True)
-    config = retrieval_number.Config.checked({**QUICK, "lengths": "20,200,1000", "retrieved": "20"})
-    result = retrieval_number.run(config)
+    record = run_chapter("retrieval_number", **QUICK, lengths="20,200,1000", retrieved="20")["record"]
     assert {c.samples.history for c in asked} == {20, 200}
-    assert {r.claim for r in result.record.rows if r.ours is not None} == {"D2"}  # one number: nothing to compare
-    only = retrieval_number.run(config.model_copy(update={"lengths": "1000"}))
-    assert all(r.ours is None for r in only.record.rows) and "alt=" in retrieval_number.show_lengths(only).html
-    assert "two lengths" in only.record.rows[-1].note
+    assert {r.claim for r in record.rows if r.ours is not None} == {"D2"}  # one number: nothing to compare
+    only = run_chapter("retrieval_number", **QUICK, lengths="1000", retrieved="20")
+    assert all(r.ours is None for r in only["record"].rows)
+    assert sum("alt=" in shown.html for shown in only["shown"] if shown) == 2
+    assert "two lengths" in only["record"].rows[-1].note
 
 
 def test_no_advantage_where_nothing_can_be_predicted() -> None:
     settings = {**QUICK, "logs": "independent", "world_users": 200, "size": 8, "history": 40}
-    config = retrieval_number.Config.checked({**settings, "retrieved": "5,100", "lengths": "10,40"})
-    result = retrieval_number.run(config)
-    lines = [r for r in result.record.tables["scores"] if r["AUC"] is not None]
+    record = run_chapter("retrieval_number", **settings, retrieved="5,100", lengths="10,40")["record"]
+    lines = [r for r in record.tables["scores"] if r["AUC"] is not None]
     assert len(lines) == 8 and all(abs(r["AUC"] - 0.5) < 0.05 for r in lines)
     assert all(abs(r["DARE minus it"]) < 0.05 for r in lines if r["model"] == "TWIN")
-    assert len(result.record.rows) == 3
-    for row in result.record.rows:
+    assert len(record.rows) == 3
+    for row in record.rows:
         assert row.ours is not None and row.verdict == "cannot be tested here" and row.note
 
 

@@ -328,6 +328,14 @@ class AttentionConfig(GainSettings):
     control_users: int = Field(700, ge=20, description="users of a control's world")
     cases: int = Field(3, ge=1, le=20, description="cases where two models disagree most, and as many at random")
 
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values; InputError for models that retrieve nothing too."""
+        config = super().checked(values)
+        if not_searching := sorted(set(config.model_names) & set(NOT_SEARCHING)):
+            raise InputError(f"models: {', '.join(not_searching)} retrieves no behaviours; try DARE,TWIN.")
+        return config
+
     @property
     def model_names(self) -> list[str]:
         """The models asked for; `all` is every model of the table that searches."""
