@@ -128,7 +128,7 @@ def test_folders_stay_small() -> None:
         ("models.search", "from dare_core.data.samples import Batch", True),
         ("models.search", "from dare_core.training import loop", False),
         ("models.search", "def late():\n    from ..training.loop import train", False),
-        ("data.samples", "import dare_core.models.build", False),
+        ("data.samples", "import dare_core.models.zoo", False),
         ("evaluation.metrics", "from . import intervals", True),
         ("language.gpt", "from dare_core.evaluation.intervals import interval", True),
         ("language.gpt", "from dare_core.evaluation import metrics", False),

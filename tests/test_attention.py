@@ -41,7 +41,8 @@ from dare_core.evaluation.retrieval import (
     same_category_counts,
     search,
 )
-from dare_core.models.build import ClickModel, build_model
+from dare_core.models.click_model import ClickModel
+from dare_core.models.zoo import build_model
 from dare_core.report.claims import LedgerRow, load_claims
 from dare_core.studies import attention, attention_figures
 from dare_core.studies.attention_controls import (

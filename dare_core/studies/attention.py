@@ -15,7 +15,7 @@ from dare_core.evaluation.gains import category_totals, information_gains
 from dare_core.evaluation.intervals import Interval, interval, ratio_interval
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.evaluation.retrieval import RULES, Retrieval, best_columns, retrieve, retrieve_by_rule
-from dare_core.models.build import MODELS
+from dare_core.models.zoo import MODELS
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.studies.attention_controls import control_rows
 from dare_core.studies.attention_rows import (

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from dare_core.evaluation.retrieval import RULES
-from dare_core.models.build import MODELS
+from dare_core.models.zoo import MODELS
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table
 from dare_core.studies.attention import Result

@@ -17,7 +17,7 @@ from dare_core.evaluation.discriminability import (
 )
 from dare_core.evaluation.intervals import interval
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import model_spec
+from dare_core.models.zoo import model_spec
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import columns
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from dare_core.config import SampleConfig
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log
-from dare_core.models.build import model_spec
+from dare_core.models.zoo import model_spec
 from dare_core.report.record import ChapterConfig
 from dare_core.training.runs import RunStore
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from dare_core.evaluation.discriminability import CLUSTERS, Representation
 from dare_core.evaluation.intervals import Interval, all_above, interval
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import MODELS
+from dare_core.models.zoo import MODELS
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table

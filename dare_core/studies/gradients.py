@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval, ratio_interval
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import model_spec
+from dare_core.models.zoo import model_spec
 from dare_core.report.show import PALETTE, Shown, figure, style, table
 from dare_core.studies.common import StudyConfig
 from dare_core.studies.experiment import FEWEST_STEPS, Experiment, Record
@@ -130,7 +130,7 @@ def judge(record: Record, view: View) -> None:
 def run(config: Config) -> Result:
     """Train with recorded gradients and judge G1 and G2 on the published statistics."""
     for model in config.model_names:
-        if len(set(model_spec(model).assignment().values())) > 1:
+        if len(set(model_spec(model).assignment.values())) > 1:
             raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
     record = Record("gradients", config, RunStore())
     result = Result(config, record, [])

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval
 from dare_core.evaluation.metrics import grouped_auc, logloss
 from dare_core.files import project_root
-from dare_core.models.build import MODELS, model_table
+from dare_core.models.zoo import MODELS, model_table
 from dare_core.report.claims import NOT_COMPUTED
 from dare_core.report.show import Shown, colour, figure, style, table
 from dare_core.report.stored import show_stored_table

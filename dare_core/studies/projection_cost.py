@@ -10,8 +10,8 @@ import torch
 from dare_core.config import ModelConfig
 from dare_core.data.samples import Batch
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import build_model, model_spec
 from dare_core.models.click_model import ClickModel
+from dare_core.models.zoo import build_model, model_spec
 from dare_core.studies.experiment import REFERENCE, Experiment
 from dare_core.training.runs import counts_of
 
@@ -29,7 +29,7 @@ def pass_seconds(models: dict[str, ClickModel], batch: Batch, rounds: int = ROUN
     for _ in range(rounds + 1):
         for name, model in models.items():
             started = time.perf_counter()
-            model(batch)
+            model.compute(batch)
             found[name].append(time.perf_counter() - started)
     return {name: np.array(values[1:]) for name, values in found.items()}
 

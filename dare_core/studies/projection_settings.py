@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.models.build import model_spec
-from dare_core.models.click_model import MapInitial
+from dare_core.models.interface import MapInitial
+from dare_core.models.zoo import model_spec
 from dare_core.report.stored import further_results, stored_result
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.sweeps import made_with, searched

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dare_core.data.samples import Batch, Samples
 from dare_core.errors import InputError
@@ -30,6 +30,17 @@ def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+class _Losses(nn.Module):
+    """A model's losses of a batch, as a module: `functional_call` needs one."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.model.losses(self.model.compute(batch))
+
+
 def saved_bytes(model: ClickModel, batch: Batch) -> int:
     """Bytes that the forward pass of a training step keeps for the backward pass, counted without computing.
 
@@ -42,15 +53,15 @@ def saved_bytes(model: ClickModel, batch: Batch) -> int:
         total += size_of(tensor)
         return tensor
 
+    losses = _Losses(model)
     abstract = {
-        name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict(keep_vars=True).items()
+        name: torch.empty_like(tensor, device="meta") for name, tensor in losses.state_dict(keep_vars=True).items()
     }
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {name for name, _ in losses.named_parameters()}
     abstract = {name: tensor.requires_grad_(name in parameters) for name, tensor in abstract.items()}
     ids = Batch(*(getattr(batch, field.name).to("meta") for field in fields(Batch)))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = torch.func.functional_call(model, abstract, (ids,))
-        main, auxiliary = model.losses(output)
+        main, auxiliary = torch.func.functional_call(losses, abstract, (ids,))
     del main, auxiliary
     return total
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from dare_core.config import RunConfig
 from dare_core.errors import InputError
 from dare_core.files import canonical_json, short_hash, store_root, write_json
-from dare_core.models.build import build_model
 from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import SIDES, Module
 from dare_core.models.projections import FieldMaps
+from dare_core.models.zoo import build_model
 from dare_core.schedule import computing
 from dare_core.training.loop import seeds_of, train
 from dare_core.training.runs import RunStore, counts_of

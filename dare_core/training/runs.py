@@ -27,8 +27,9 @@ from dare_core.data.logs import Log, load
 from dare_core.data.samples import Samples, make_samples, target_rows
 from dare_core.errors import InputError
 from dare_core.files import atomic_folder, canonical_json, locked, remove_folder, short_hash, store_root
-from dare_core.models.build import ClickModel, build_model
+from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import build_model
 from dare_core.schedule import computing, in_processes, side_by_side
 from dare_core.training.code_hash import code_hash
 from dare_core.training.gradients import GradientRecord
