@@ -23,16 +23,10 @@ def serve(serving: Serving, model: ClickModel, batch) -> tuple[torch.Tensor, tor
     return retrieved, serving.scorer.module()(*targets, items, categories, positions)
 
 
-@pytest.mark.parametrize("kind", ["DARE", "TWIN", "TWIN (w/ proj.)"])
+@pytest.mark.parametrize("kind", ["DARE", "TWIN"])
 def test_both_stages_equal_the_model(kind: str) -> None:
     sizes = {"items": 40, "categories": 6, "history": 30, "size": 6, "top_k": 4}
-    model: ClickModel
-    if kind == "DARE":
-        model = DARE(**sizes, attention_size=2)
-    elif kind == "TWIN":
-        model = TWIN(**sizes)
-    else:
-        model = build_model(ModelConfig(name=kind, size=6, top_k=4), Counts(40, 6, 30))
+    model = DARE(**sizes, attention_size=2) if kind == "DARE" else TWIN(**sizes)
     model.initialise(1, 0.5)
     serving = model.to_serving()
     assert model.training, "exporting leaves the model's mode alone"
@@ -44,26 +38,11 @@ def test_both_stages_equal_the_model(kind: str) -> None:
         retrieved, probability = serve(serving, model, batch)
         assert torch.equal(retrieved, output.retrieved[:, 0])
         torch.testing.assert_close(probability, output.probability[:, 0], rtol=0, atol=1e-6)
-
-
-def test_the_programs_hold_a_copy_of_the_weights() -> None:
-    model, batch = TWIN(items=40, categories=6, history=12, size=4, top_k=3), random_batch(candidates=1, shortest=5)
-    newest = batch.history_items[:, -3:], batch.history_categories[:, -3:]
-    positions = torch.tensor([3, 2, 1]).expand(len(batch.history_items), -1)
-    given = batch.target_items[:, 0], batch.target_categories[:, 0], *newest, positions
-    scorer = model.to_serving().scorer.module()
-    before = scorer(*given)
-    model.initialise(3, 0.5)
-    assert torch.equal(scorer(*given), before)
-
-
-def test_of_equal_scores_the_newest_are_served() -> None:
-    model = DARE(items=40, categories=6, history=12, size=4, top_k=3)
-    model.initialise(1, 0.0)
-    batch = random_batch(candidates=1, shortest=12)
     target, behaviours = attention_rows(model, batch)
-    columns = model.to_serving().search.module()(target[:, 0], behaviours, batch.valid)
-    assert (columns == torch.tensor([11, 10, 9])).all()
+    columns = serving.search.module()(torch.zeros_like(target[:, 0]), behaviours, torch.ones_like(batch.valid))
+    assert (columns == torch.tensor([3, 2, 1, 0])).all(), "of equal scores the newest, newest first"
+    model.initialise(2, 0.5)
+    assert torch.equal(serve(serving, model, batch)[1], probability), "the programs hold a copy of the weights"
 
 
 @pytest.mark.parametrize("name", ["ETA", "SIM (hard)", "SDIM", "TWIN-V2"])
