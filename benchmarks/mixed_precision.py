@@ -14,7 +14,7 @@ from common import figure_line, write_figures
 
 from dare_core.chapters import chapter_parameters
 from dare_core.evaluation.metrics import auc
-from dare_core.models.build import build_model
+from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.settings import StudyConfig
 from dare_core.training.loop import train

@@ -22,9 +22,13 @@ from dare_core.data.logs import load
 
 try:
     from dare_core.data.samples import Samples, make_samples
-    from dare_core.models.build import build_model
     from dare_core.training.loop import train
     from dare_core.training.runs import counts_of
+
+    try:
+        from dare_core.models.zoo import build_model
+    except ImportError:
+        from dare_core.models.zoo import build_model
 except ModuleNotFoundError:  # an older version, whose modules lay in one folder
     from dare_core.runs import counts_of
     from dare_core.samples import Samples, make_samples

@@ -28,8 +28,8 @@ from dare_core.config import ModelConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import Card, Log, load
 from dare_core.data.samples import Samples, make_samples
 from dare_core.errors import InputError
-from dare_core.models.build import build_model
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import build_model
 from dare_core.published.config import published_arguments
 from dare_core.published.samples import training_tables, write_rows
 from dare_core.schedule import running_on
@@ -72,7 +72,7 @@ def our_steps(samples: Samples, counts: Counts) -> Iterator[None]:
         for index in batches(torch.randperm(len(samples), generator=generator), round(BATCH / 3), True):
             batch = samples.batch(index)
             steps.prepare(batch)
-            main, auxiliary = model.losses(model(batch))
+            main, auxiliary = model.losses(model.compute(batch))
             (main + auxiliary).backward()
             model.combine_gradients()
             steps.step()

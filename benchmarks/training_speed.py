@@ -16,7 +16,7 @@ from common import figure_line, write_figures
 from dare_core.config import ModelConfig, RunConfig, SampleConfig, TrainingConfig
 from dare_core.data.logs import load
 from dare_core.data.samples import Samples, make_samples
-from dare_core.models.build import build_model
+from dare_core.models.zoo import build_model
 from dare_core.training.loop import train
 from dare_core.training.runs import counts_of
 

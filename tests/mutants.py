@@ -203,23 +203,23 @@ MUTANTS = [
     ),
     Mutant(
         "position scaled with the content",
-        "dare_core/models/search.py",
-        'scales["position"] = sizes["position"] ** -0.5 + scale * self.position_twice',
-        'scales["position"] = scale + scale * self.position_twice',
+        "dare_core/models/click_model.py",
+        'k["position"].mT / math.sqrt(q["position"].shape[-1])',
+        'k["position"].mT / math.sqrt(2 * q["position"].shape[-1])',
         "official",
     ),
     Mutant(
         "attention and representation share DARE's table",
-        "dare_core/models/embeddings.py",
-        "return {role: role[0] for role in ROLES}",
-        'return dict.fromkeys(ROLES, "attention")',
+        "dare_core/models/click_model.py",
+        "{role: role[0] for role in ROLES}",
+        'dict.fromkeys(ROLES, "attention")',
         "models official",
     ),
     Mutant(
         "the product left out of the head",
         "dare_core/models/click_model.py",
-        'torch.cat(parts + products if form == "target_aware" else parts, -1)',
-        'torch.cat(parts + parts[1:] if form == "target_aware" else parts, -1)',
+        '"target_aware": [v, h, v * h]',
+        '"target_aware": [v, h, h]',
         "official models",
     ),
     Mutant(
@@ -232,8 +232,8 @@ MUTANTS = [
     Mutant(
         "the gradient of the pooled history without the softmax's mean",
         "dare_core/models/kernels/fused.py",
-        "of_scores[n] = whole[h, c, n] * (of_scores[n] - total)",
-        "of_scores[n] = whole[h, c, n] * of_scores[n]",
+        "of_scores[n] += weights[n] * (slopes[n] - total)",
+        "of_scores[n] += weights[n] * slopes[n]",
         "fused plain_step",
     ),
     Mutant(

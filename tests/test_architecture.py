@@ -90,7 +90,7 @@ def room(module: str) -> str:
 def allowed(importer: str, target: str) -> bool:
     """Whether a module may import another."""
     here, there = room(importer), room(target)
-    if here == there or not there:
+    if here == there or not here or not there:  # the package's own names come from every room
         return True
     if here in WINGS:
         return target in WINGS[here] or there in WINGS[here]
@@ -213,7 +213,7 @@ lines"""
         ("models.search", "from dare_core.data.samples import Batch", True),
         ("models.search", "from dare_core.training import loop", False),
         ("models.search", "def late():\n    from ..training.loop import train", False),
-        ("data.samples", "import dare_core.models.build", False),
+        ("data.samples", "import dare_core.models.zoo", False),
         ("evaluation.metrics", "from . import intervals", True),
         ("language.gpt", "from dare_core.evaluation.intervals import interval", True),
         ("language.gpt", "from dare_core.evaluation import metrics", False),

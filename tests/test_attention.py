@@ -43,7 +43,8 @@ from dare_core.evaluation.retrieval import (
     same_category_counts,
     search,
 )
-from dare_core.models.build import ClickModel, build_model
+from dare_core.models.click_model import ClickModel
+from dare_core.models.zoo import build_model
 from dare_core.report.claims import LedgerRow, load_claims
 from dare_core.report.show import Shown
 from dare_core.studies.attention import (

@@ -10,8 +10,9 @@ from conftest import SMALL_SAMPLES, make_log
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import Samples, make_samples
 from dare_core.errors import InputError
-from dare_core.models.build import MODELS, ClickModel, build_model
+from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import MODELS, build_model
 from dare_core.training import devices
 from dare_core.training.devices import COPIES, check_memory, memory_needed, saved_bytes, usable_device
 from dare_core.training.loop import Trained, train
@@ -84,7 +85,7 @@ def test_memory_is_counted_for_every_model(name: str) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.losses(model(batch))
+        model.losses(model.compute(batch))
     assert 0.5 * real < counted < 4 * real
 
 
@@ -93,7 +94,7 @@ def test_taobao_at_size_128_fits_a_card_of_24_gb() -> None:
     log = make_log()
     splits = make_samples(log, SMALL_SAMPLES, 1)
     with torch.device("meta"):
-        from dare_core.models.build import compose
+        from dare_core.models.zoo import compose
 
         model = compose(ModelConfig(size=128), Counts(4_068_790, 9_407, 20), TrainingConfig())
     needed = memory_needed(model, splits, 50)

@@ -19,8 +19,8 @@ from dare_core.evaluation.discriminability import (
     usable,
 )
 from dare_core.evaluation.intervals import interval, user_groups
-from dare_core.models.build import build_model
 from dare_core.models.click_model import join
+from dare_core.models.zoo import build_model
 from dare_core.studies.discriminability import at_every, mean
 from dare_core.training.runs import counts_of
 from tests.conftest import SMALL_SAMPLES, make_log
@@ -108,10 +108,10 @@ def test_clusters_are_the_same_again_and_find_what_is_apart(monkeypatch: pytest.
 
 def test_the_clustered_parts_of_a_head_s_input() -> None:
     v, h = torch.rand(5, 3, 4), torch.rand(5, 3, 4)
-    assert torch.equal(part_of(join("target_aware", v, [h]), "target_aware", "pooled history"), v * h)
-    assert torch.equal(part_of(join("product", v, [h]), "product", "pooled history"), v * h)
-    assert torch.equal(part_of(join("concatenation", v, [h]), "concatenation", "pooled history"), torch.cat([v, h], -1))
-    assert part_of(join("target_aware", v, [h]), "target_aware", "whole input").shape[-1] == 12
+    assert torch.equal(part_of(join("target_aware", v, h), "target_aware", "pooled history"), v * h)
+    assert torch.equal(part_of(join("product", v, h), "product", "pooled history"), v * h)
+    assert torch.equal(part_of(join("concatenation", v, h), "concatenation", "pooled history"), torch.cat([v, h], -1))
+    assert part_of(join("target_aware", v, h), "target_aware", "whole input").shape[-1] == 12
 
 
 def test_representations_of_models_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

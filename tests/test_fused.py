@@ -8,9 +8,9 @@ from conftest import random_batch
 from torch import nn
 
 from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.models.build import build_model
 from dare_core.models.click_model import ClickModel, Head, Output
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import build_model
 
 FUSED = (
     "TWIN", "DARE", "TWIN-4E", "three tables", "TWIN (w/o TR)", "DARE (w/o TR)", "TWIN (product)", "TWIN (w/ proj.)",
@@ -27,7 +27,7 @@ def build(name: str) -> ClickModel:
 
 
 def step(model: ClickModel, batch: object) -> tuple[Output, dict[str, torch.Tensor | None]]:
-    output = model(batch)
+    output = model.compute(batch)
     main, auxiliary = model.losses(output)
     (main + auxiliary).backward()
     return output, {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -54,7 +54,7 @@ def test_of_equal_scores_the_newest_are_retrieved() -> None:
     model = build("TWIN")
     for table in model.embedding_parameters():
         nn.init.zeros_(table)
-    retrieved = model(batch).retrieved
+    retrieved = model.compute(batch).retrieved
     assert retrieved[..., -5:].all() and not retrieved[..., :-5].any()
 
 

@@ -7,9 +7,9 @@ from conftest import SMALL_SAMPLES, make_log, random_batch
 
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import make_samples
-from dare_core.models.build import MODELS, build_model
 from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import FIELDS, ROLES, Counts
+from dare_core.models.zoo import MODELS, build_model
 from dare_core.training.gradients import GradientRecorder
 from dare_core.training.loop import train
 from dare_core.training.runs import counts_of
@@ -39,7 +39,7 @@ def test_split_equals_two_mirrored_tables() -> None:
     for step in range(5):
         batch = random_batch(shortest=4, seed=step)
         for built in (twin, mirror):
-            output = built(batch)
+            output = built.compute(batch)
             if built is twin:
                 recorder.listen(output.vectors, batch)
             built.zero_grad()
@@ -64,7 +64,7 @@ def test_statistics_against_rows_by_hand() -> None:
     twin, _ = twin_and_mirror()
     recorder = GradientRecorder(twin)
     batch = random_batch(shortest=4)
-    output = twin(batch)
+    output = twin.compute(batch)
     recorder.listen(output.vectors, batch)
     sum(twin.losses(output)).backward()
     recorder.record()
@@ -92,7 +92,7 @@ def test_the_split_adds_up_to_the_tables_gradient(name: str) -> None:
     built = build_model(ModelConfig(name=name, size=4, top_k=5), COUNTS, config, 1).double()
     batch = random_batch(shortest=4)
     recorder = GradientRecorder(built)
-    output = built(batch)
+    output = built.compute(batch)
     recorder.listen(output.vectors, batch)
     sum(built.losses(output)).backward()
     recorder.record()
@@ -125,7 +125,7 @@ def test_equalised_gradients_against_two_mirrored_tables() -> None:
         batch = random_batch(shortest=4, seed=step)
         for model in (built, mirror):
             model.zero_grad()
-            sum(model.losses(model(batch))).backward()
+            sum(model.losses(model.compute(batch))).backward()
             model.combine_gradients()
         for field in FIELDS:
             attention, representation = (mirror.embeddings.table((m, "target"), field).grad for m in MODULES)

@@ -11,9 +11,9 @@ from conftest import SMALL_SAMPLES, make_log, random_batch
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.models.build import MODELS, build_model, model_spec, model_table
+from dare_core.models.click_model import TopK, masked_softmax
 from dare_core.models.embeddings import FIELDS, ROLES, Counts, Tables
-from dare_core.models.search import TopK, attend
+from dare_core.models.zoo import MODELS, build_model, model_spec, model_table
 from dare_core.training.loop import train
 from dare_core.training.runs import counts_of
 
@@ -43,7 +43,7 @@ WITH_TOP_K = [name for name in MODELS if hasattr(model(name).search, "top_k")]
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
     built, batch = model(name), random_batch(shortest=1)
-    output = built(batch)
+    output = built.compute(batch)
     padding = ~batch.valid.unsqueeze(1)
     assert not (output.weights * padding).any()
     sums = output.weights.sum(-1)
@@ -62,12 +62,12 @@ def test_padding_has_no_weight_and_no_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_content_at_padding_does_not_matter(name: str) -> None:
     built, batch = model(name).eval(), random_batch(shortest=1)
-    before = built(batch).logits
+    before = built.compute(batch).logits
     for tables in tables_of(built):
         with torch.no_grad():
             tables["item"][0] += 7
             tables["category"][0] -= 3
-    assert torch.equal(built(batch).logits, before)
+    assert torch.equal(built.compute(batch).logits, before)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -75,14 +75,14 @@ def test_order_of_the_batch_does_not_matter(name: str) -> None:
     built, batch = model(name), random_batch()
     order = torch.tensor([3, 1, 0, 5, 4, 2])
     shuffled = type(batch)(*(getattr(batch, f.name)[order] for f in dataclasses.fields(batch)))
-    assert torch.allclose(built(batch).logits[order], built(shuffled).logits, atol=1e-10)
+    assert torch.allclose(built.compute(batch).logits[order], built.compute(shuffled).logits, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", WITH_TOP_K)
 def test_retrieving_everything_is_full_attention(name: str) -> None:
     built, batch = model(name, top_k=12), random_batch()
-    output = built(batch)
-    full = attend(output.scores, batch.valid.unsqueeze(1).expand_as(output.scores))
+    output = built.compute(batch)
+    full = masked_softmax(output.scores, batch.valid.unsqueeze(1).expand_as(output.scores))
     assert torch.allclose(output.weights, full)
 
 
@@ -91,7 +91,7 @@ def test_short_and_empty_histories_work(name: str) -> None:
     built, batch = model(name, top_k=10).eval(), random_batch(shortest=0, seed=3)
     batch.history_items[0] = 0
     batch.history_categories[0] = 0
-    output = built(batch)
+    output = built.compute(batch)
     assert torch.isfinite(output.logits).all()
     assert not output.weights[0].any()
 
@@ -105,13 +105,13 @@ def test_candidates_of_a_history_do_not_see_one_another(name: str) -> None:
         batch.history_items,
         batch.history_categories,
     )
-    assert torch.allclose(built(batch).logits[:, 1:2], built(single).logits, atol=1e-12)
+    assert torch.allclose(built.compute(batch).logits[:, 1:2], built.compute(single).logits, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_reach_exactly_the_tables_of_the_model(name: str) -> None:
     built, batch = model(name), random_batch(shortest=6)
-    output = built(batch)
+    output = built.compute(batch)
     backward(built, output)
     for parameter_name, parameter in built.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), parameter_name
@@ -122,7 +122,7 @@ def test_gradients_come_from_the_roles_of_each_table(name: str) -> None:
     """Attention is trained where there is a score; a head's loss reaches only what that head reads."""
     built, batch = model(name), random_batch(shortest=6)
     built.embeddings.apart = True
-    output = built(batch)
+    output = built.compute(batch)
     main, auxiliary = built.losses(output)
     roles = {role: list(rows.values()) for role, rows in output.vectors.rows.items()}
     for role, rows in roles.items():
@@ -146,7 +146,7 @@ def test_dare_with_tied_tables_is_twin() -> None:
     )  # fmt: skip
     losses = []
     for built in (twin, dare):
-        main, auxiliary = built.losses(built(batch))
+        main, auxiliary = built.losses(built.compute(batch))
         (main + auxiliary).backward()
         losses.append(main + auxiliary)
     assert torch.allclose(losses[0], losses[1], atol=1e-14)
@@ -158,7 +158,7 @@ def test_dare_with_tied_tables_is_twin() -> None:
 def test_top_k_retrieves_the_best_scores() -> None:
     batch = random_batch(histories=3, candidates=2, length=7, shortest=7)
     scores = torch.randn(3, 2, 7, generator=torch.Generator().manual_seed(0))
-    keep = TopK(3).retrieved(scores, batch)
+    keep = TopK(3).retrieved(scores, batch.valid.unsqueeze(1))
     assert (keep.sum(-1) == 3).all()
     assert (scores.masked_fill(~keep, 9).amin(-1) >= scores.masked_fill(keep, -9).amax(-1)).all()
 
@@ -170,7 +170,7 @@ def test_attention_size_is_its_own_only_with_tables_of_its_own(name: str) -> Non
         for role in ROLES:
             size = 2 if role[0] == "attention" else 5
             assert built.embeddings.table(role, "item").shape == (41, size)
-        assert torch.isfinite(built(random_batch()).logits).all()
+        assert torch.isfinite(built.compute(random_batch()).logits).all()
     else:
         with pytest.raises(InputError, match="one table for attention and representation: attention_size"):
             model(name, attention_size=2)
@@ -220,7 +220,7 @@ def test_identity_maps_are_twin_at_the_start() -> None:
     for name in ("TWIN (w/ proj.)", "projection (after concatenation)", "projection (only item)"):
         built = build_model(ModelConfig(name=name, size=5, top_k=4), COUNTS, config, 1).double()
         built.load_state_dict(built.state_dict() | twin.state_dict())
-        assert torch.allclose(built(random_batch()).logits, twin(random_batch()).logits)
+        assert torch.allclose(built.compute(random_batch()).logits, twin.compute(random_batch()).logits)
 
 
 def test_map_initial_moves_only_the_maps() -> None:

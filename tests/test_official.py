@@ -11,11 +11,9 @@ from conftest import random_batch
 from dare_core.config import ModelConfig, TrainingConfig
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.models.build import MODELS, build_model
-from dare_core.models.click_model import ClickModel
-from dare_core.models.embeddings import Counts
-from dare_core.models.projections import concatenated
-from dare_core.models.search import PADDING_SCORE, TopK
+from dare_core.models.click_model import PADDING_SCORE, ClickModel, TopK
+from dare_core.models.embeddings import Counts, concatenated
+from dare_core.models.zoo import MODELS, build_model
 from dare_core.published.config import TIME_ROWS, published_arguments
 from dare_core.published.model import build_official, labelled_loss, load_weights, our_names, published_weights
 
@@ -75,7 +73,7 @@ def distance(ours: torch.Tensor, theirs: np.ndarray) -> float:
 
 
 def forward(model: ClickModel, batch: Batch, labels: torch.Tensor):
-    output = model(batch)
+    output = model.compute(batch)
     main = labelled_loss(output.logits[:, 0], labels)
     auxiliary = labelled_loss(output.auxiliary_logits[:, 0], labels)
     return output, main + auxiliary, auxiliary
@@ -108,12 +106,12 @@ def test_forward_and_gradients_match(variant: str) -> None:
 def test_default_does_not_retrieve_padding_where_the_published_code_does() -> None:
     model, batch, labels, expected = load("dare_short_histories")
     assert isinstance(model.search, TopK)
-    published = model(batch).weights[:, 0]
+    published = model.compute(batch).weights[:, 0]
     short = batch.valid.sum(1) < model.search.top_k
     assert short.any()
     assert (published * ~batch.valid).sum(1)[short].min() > 0
     model.search = TopK(model.search.top_k)
-    ours = model(batch).weights[:, 0]
+    ours = model.compute(batch).weights[:, 0]
     assert not (ours * ~batch.valid).any()
     assert torch.allclose(ours.sum(1), torch.ones(len(ours), dtype=ours.dtype))
 
@@ -221,13 +219,13 @@ def test_large_embedding_splits_the_score_where_the_published_code_does() -> Non
 
     batch = load("twin")[1]
     for size in (16, 24, 32):
-        output = built(size)(batch)
+        output = built(size).compute(batch)
         q, k = (concatenated(output.vectors.used["attention", side]) for side in ("target", "behaviour"))
         by_hand = (q[..., :-size] @ k[..., :-size].transpose(1, 2)) / (48 - size) ** 0.5
         by_hand = by_hand + (q[..., -size:] @ k[..., -size:].transpose(1, 2)) / size**0.5
         assert torch.allclose(output.scores, by_hand)
         assert output.features.shape[-1] == 3 * 48
-    assert built(48)(batch).scores.isnan().all(), "nothing is left for the first part"
+    assert built(48).compute(batch).scores.isnan().all(), "nothing is left for the first part"
 
 
 @pytest.mark.parametrize(

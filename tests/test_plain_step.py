@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import Batch, make_samples
 from dare_core.evaluation.retrieval import search
-from dare_core.models.build import build_model
-from dare_core.models.click_model import ClickModel
+from dare_core.models.click_model import ClickModel, masked_softmax
 from dare_core.models.embeddings import Counts
-from dare_core.models.kernels import selection
+from dare_core.models.zoo import build_model
 from dare_core.training.loop import batches, read_batches, train, train_step
 from dare_core.training.optimizers import Steps
 from dare_core.training.runs import counts_of
@@ -105,17 +104,17 @@ def test_a_score_far_below_the_best_is_retrieved_all_the_same() -> None:
     model, batch = build_model(ModelConfig(name="TWIN", size=4, top_k=3), Counts(40, 6, 12)), random_batch(shortest=12)
     scores = torch.full((6, 3, 12), -1_000.0)
     scores[..., 4:7] = torch.tensor([0.0, -120.0, -1.0])
-    found = model.search(lambda target, behaviour: scores, {}, {}, batch)
+    found = model.search(scores, {}, {}, batch)
     assert found.retrieved[..., 4:7].all() and int(found.retrieved.sum()) == 3 * 6 * 3
     assert not found.weights[..., 5].any()
-    assert torch.equal(search(model, batch, True).retrieved, model(batch).retrieved)
+    assert torch.equal(search(model, batch, True).retrieved, model.compute(batch).retrieved)
 
 
 def test_threads_are_one_within_and_as_before_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    plain = selection.attend
     monkeypatch.setattr(
-        "dare_core.models.search.attend", lambda *a: (seen.append(torch.get_num_threads()), plain(*a))[1]
+        "dare_core.models.click_model.masked_softmax",
+        lambda *a: (seen.append(torch.get_num_threads()), masked_softmax(*a))[1],
     )
     log = make_log()
     config = RunConfig(log="by_hand", samples=SMALL_SAMPLES, model=ModelConfig(size=4, top_k=5), training=TRAINING)

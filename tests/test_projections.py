@@ -16,8 +16,8 @@ from dare_core.book import notebook_of
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
 from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
-from dare_core.models.build import build_model
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import build_model
 from dare_core.studies import projections
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.studies.projections import (

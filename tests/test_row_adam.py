@@ -8,8 +8,8 @@ from conftest import random_batch
 
 from dare_core.config import ModelConfig, TrainingConfig
 from dare_core.data.samples import Batch
-from dare_core.models.build import MODELS, build_model
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import MODELS, build_model
 from dare_core.training.row_adam import BETAS, EPSILON, Distinct, RowAdam, coast, gauss_rules, make_schedule
 
 ITEM = "embeddings.sets.attention.tables.item"
@@ -70,7 +70,7 @@ def both(name: str, double: bool = True) -> tuple:
 
 def one_step(model, batch: Batch, scale: float) -> None:
     """Forward and backward, the gradient scaled."""
-    (sum(model.losses(model(batch))) * scale).backward()
+    (sum(model.losses(model.compute(batch))) * scale).backward()
     model.combine_gradients()
 
 

@@ -9,9 +9,9 @@ from conftest import random_batch
 
 from dare_core.config import ModelConfig
 from dare_core.evaluation.search_stage import add_up, measure, search
-from dare_core.models.build import build_model
+from dare_core.models.click_model import ScaledDotProduct, top_k_mask
 from dare_core.models.embeddings import Counts, Rows
-from dare_core.models.search import ScaledDotProduct, best
+from dare_core.models.zoo import build_model
 
 CONTENT = ("item", "category")
 
@@ -48,7 +48,7 @@ def test_equals_the_model_s_own_search(name: str, attention_size: int, length: i
     np.testing.assert_allclose(np.take_along_axis(scores.detach().numpy(), where, 1), found, rtol=1e-4, atol=1e-4)
     kept = np.zeros(scores.shape, bool)
     np.put_along_axis(kept, where, True, 1)
-    assert (kept == best(scores, batch.valid, 20, False).numpy()).all()
+    assert (kept == top_k_mask(scores, batch.valid, 20).numpy()).all()
     without = search(stored_rows(behaviour), 0 * position_scores(target, behaviour), folded_targets(target), 20)[0]
     assert (np.sort(without) != np.sort(where)).any()  # the test would see a position left out
 

@@ -8,9 +8,9 @@ from conftest import random_batch
 from test_models import model
 
 from dare_core.data.samples import Batch
-from dare_core.models.clusters import hierarchical_clusters
-from dare_core.models.hashing import Hamming, SignatureBuckets, collision_probability
-from dare_core.models.search import OwnTables, SameCategory, ScaledDotProduct, TopK, attend
+from dare_core.models.attention import PositionTwice
+from dare_core.models.click_model import ScaledDotProduct, TopK, masked_softmax
+from dare_core.models.search import Hamming, OwnTables, SameCategory, SignatureBuckets, hierarchical_clusters
 
 
 def rows_of(size: int = 4, histories: int = 5, candidates: int = 2, length: int = 40, seed: int = 0):
@@ -48,13 +48,13 @@ def test_position_counts_twice_in_the_hard_score() -> None:
     by_hand = sum(torch.einsum("hcd,hnd->hcn", target[f], behaviour[f]) for f in ("item", "category")) / math.sqrt(12)
     position = (target["position"] @ behaviour["position"].T).unsqueeze(0)
     by_hand = by_hand + position / math.sqrt(12) + position / math.sqrt(4)
-    assert torch.allclose(ScaledDotProduct(position_twice=True)(target, behaviour), by_hand)
+    assert torch.allclose(PositionTwice()(target, behaviour), by_hand)
 
 
 @pytest.mark.parametrize("name", ["TWIN (hard)", "SIM (hard)"])
 def test_hard_search_in_both_heads_or_in_one(name: str) -> None:
     built, batch = model(name), random_batch(shortest=8)
-    output = built(batch)
+    output = built.compute(batch)
     keep = built.search.retrieved(batch)
     assert torch.equal(output.weights > 0, keep)
     everyone = batch.valid.unsqueeze(1).expand_as(keep)
@@ -64,16 +64,16 @@ def test_hard_search_in_both_heads_or_in_one(name: str) -> None:
 def test_soft_search_unit_ranks_by_its_own_tables() -> None:
     built, batch = model("SIM (soft)"), random_batch(shortest=8)
     assert isinstance(built.search, OwnTables)
-    before = built(batch).weights > 0
+    before = built.compute(batch).weights > 0
     with torch.no_grad():
         for table in built.embeddings.sets.parameters():
             table.neg_()
             table[0].zero_()
-    assert torch.equal(built(batch).weights > 0, before), "the model's own tables have no say in the search"
+    assert torch.equal(built.compute(batch).weights > 0, before), "the model's own tables have no say in the search"
     with torch.no_grad():
         for table in built.search.parameters():
             table.mul_(torch.linspace(-2, 3, len(table)).unsqueeze(1))
-    assert not torch.equal(built(batch).weights > 0, before)
+    assert not torch.equal(built.compute(batch).weights > 0, before)
 
 
 def test_eta_overlap_with_exact_search_grows_with_the_number_of_hashes() -> None:
@@ -82,7 +82,7 @@ def test_eta_overlap_with_exact_search_grows_with_the_number_of_hashes() -> None
     norm = sum(r.square().sum(-1) * (8 if f == "position" else 16) ** -0.5 for f, r in behaviour.items()).sqrt()
     behaviour = {f: r / norm.unsqueeze(-1) for f, r in behaviour.items()}
     behaviour["position"] = behaviour["position"][0] * 0  # a position of its own for each history is not possible
-    exact = TopK(8).retrieved(ScaledDotProduct()(target, behaviour), batch)
+    exact = TopK(8).retrieved(ScaledDotProduct()(target, behaviour), batch.valid.unsqueeze(1))
     overlaps = []
     for hashes in (4, 16, 64, 256, 4096):
         search = Hamming(sizes(target), hashes, top_k=8).double()
@@ -107,12 +107,12 @@ def test_sdim_collides_as_often_as_expected(width: int) -> None:
     target, behaviour, batch = rows_of(size=6, histories=4, length=12)
     search = SignatureBuckets(sizes(target), hashes=8_000 * width, width=width).double()
     search.planes.draw(torch.Generator().manual_seed(2))
-    found = search(ScaledDotProduct(), target, behaviour, batch)
+    found = search(ScaledDotProduct()(target, behaviour), target, behaviour, batch)
     factors = {"item": 12**-0.25, "category": 12**-0.25, "position": 6**-0.25}
     q = torch.cat([(r * factors[f]).expand(4, 2, -1) for f, r in target.items()], -1)
     k = torch.cat([(r * factors[f]).expand(4, 12, -1) for f, r in behaviour.items()], -1)
     angle = torch.nn.functional.cosine_similarity(q.unsqueeze(2), k.unsqueeze(1), dim=-1).acos()
-    expected = collision_probability(angle, width) * batch.valid.unsqueeze(1)
+    expected = (1 - angle / math.pi) ** width * batch.valid.unsqueeze(1)
     # Five standard deviations of a mean of 8,000 indicators.
     assert (found.scores - expected).abs().max() < 5 * 0.5 / math.sqrt(8_000)
 
@@ -121,7 +121,7 @@ def test_sdim_averages_buckets_then_groups() -> None:
     target, behaviour, batch = rows_of(length=20)
     search = SignatureBuckets(sizes(target), hashes=12, width=3).double()
     search.planes.draw(torch.Generator().manual_seed(3))
-    found = search(ScaledDotProduct(), target, behaviour, batch)
+    found = search(ScaledDotProduct()(target, behaviour), target, behaviour, batch)
     q, k = search.signatures(target), search.signatures(behaviour)
     for h in range(5):
         for c in range(2):
@@ -157,7 +157,7 @@ def test_cluster_attention_is_score_plus_log_size() -> None:
     built = model("TWIN-V2", top_k=3)
     built.search.largest, built.search.levels = 3, 3
     batch = random_batch(histories=4, length=12, shortest=9)
-    output = built(batch)
+    output = built.compute(batch)
     used = output.vectors.used
     query, key = used["attention", "target"], used["attention", "behaviour"]
     content = torch.cat([key["item"], key["category"]], -1).detach()
@@ -187,5 +187,7 @@ def test_one_behaviour_a_cluster_is_twin() -> None:
     batch.history_items[:] = torch.arange(1, 13) * batch.valid  # equal behaviours would share a cluster
     built.load_state_dict(twin.state_dict())
     built.search.largest, built.search.levels = 1, 11
-    scores = twin(batch).scores
-    assert torch.allclose(built(batch).weights, attend(scores, batch.valid.unsqueeze(1).expand_as(scores)))
+    scores = twin.compute(batch).scores
+    assert torch.allclose(
+        built.compute(batch).weights, masked_softmax(scores, batch.valid.unsqueeze(1).expand_as(scores))
+    )

@@ -17,7 +17,7 @@ from dare_core.evaluation.gains import information_gains
 from dare_core.evaluation.intervals import Interval, user_groups
 from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.evaluation.search_stage import SearchTime
-from dare_core.models.build import ClickModel, build_model
+from dare_core.models.zoo import ClickModel, build_model
 from dare_core.report.claims import LedgerRow
 from dare_core.studies import retrieval_number, search_efficiency, sweeps
 from dare_core.studies.experiment import Experiment

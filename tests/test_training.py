@@ -10,7 +10,7 @@ from dare_core.data.logs import Log
 from dare_core.data.samples import make_samples
 from dare_core.errors import InputError
 from dare_core.evaluation.metrics import auc
-from dare_core.models.build import build_model
+from dare_core.models.zoo import build_model
 from dare_core.training.loop import (
     Trained,
     batch_histories,

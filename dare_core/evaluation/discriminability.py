@@ -69,7 +69,7 @@ def representations(
     model.eval()
     found: dict[Representation, np.ndarray] = {}
     for at in range(0, len(samples), BLOCK):
-        features = model(samples.batch(slice(at, at + BLOCK))).features
+        features = model.compute(samples.batch(slice(at, at + BLOCK))).features
         for kind in kinds:
             part = part_of(features, model.form, kind)
             if kind not in found:

@@ -10,9 +10,9 @@ from torch import Tensor
 from dare_core.data.samples import Batch, Samples
 from dare_core.evaluation.gains import GainRule, judged_gains
 from dare_core.evaluation.metrics import Array
+from dare_core.models.attention import LearnedScore
 from dare_core.models.click_model import ClickModel
-from dare_core.models.kernels.learned_score import LearnedScore
-from dare_core.models.search import Found
+from dare_core.models.results import SearchResult
 
 HISTORIES = 512
 NOT_RETRIEVED = -1
@@ -33,7 +33,7 @@ def needs_items(model: ClickModel) -> bool:
 
 
 @torch.no_grad()
-def search(model: ClickModel, batch: Batch, items: bool) -> Found:
+def search(model: ClickModel, batch: Batch, items: bool) -> SearchResult:
     """What the model's search gives for a batch.
 
     Without `items` the item fields of its attention vectors are zero, as the published analysis leaves them
@@ -44,7 +44,7 @@ def search(model: ClickModel, batch: Batch, items: bool) -> Found:
     if not items and not needs_items(model):
         target = target | {"item": torch.zeros_like(target["item"])}
         behaviour = behaviour | {"item": torch.zeros_like(behaviour["item"])}
-    return model.search(model.score, target, behaviour, batch)  # type: ignore[no-any-return]
+    return model.search(model.score(target, behaviour), target, behaviour, batch)  # type: ignore[no-any-return]
 
 
 def first_columns(keys: Tensor, kept: Tensor, top_k: int) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Embedding schemes: which table serves which role.
+"""Embedding tables, and which of them serves which role.
 
-A behaviour and a target each need an *attention* and a *representation* embedding, so there are four
-roles. A scheme assigns a set of tables (item, category, position) to every role: one set for all is TWIN's
-shared embedding, one for each module is DARE (paper, section 3), one for each role is TWIN-4E (3.4).
+A behaviour and a target each need an *attention* and a *representation* embedding, so there are four roles. A scheme
+assigns a set of tables (item, category, position) to every role; the assignments of the paper are in `click_model`.
+
+Training hooks in here: it may read the rows of a batch in place of a table (`Excerpt`), keep roles that share a
+table apart to observe their gradients (`EmbeddingScheme.apart`), or weigh these gradients (`equalised`).
 """
 
 from collections.abc import Mapping
@@ -44,11 +46,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What a scheme gives for a batch.
+    """Embeddings of a batch for the four roles.
 
-    `rows` are the embeddings read for each role *before* any map. Where the scheme keeps its roles `apart`, each is
-    its own node of the autograd graph even where roles share a table: the gradient that arrives there is the role's
-    own part of the table's gradient. `used` are the vectors that the model computes with: the same, or mapped.
+    `rows` are those read from the tables, *before* any map. Where the scheme keeps its roles `apart`, each is its own
+    node of the autograd graph even where roles share a table: the gradient that arrives there is the role's own part
+    of the table's gradient. `used` are the vectors that the model computes with: the same, or mapped.
     """
 
     rows: dict[Role, Rows]
@@ -67,7 +69,7 @@ class Excerpt:
 class Tables(nn.Module):
     """One set of embedding tables, row 0 of items and categories being padding and of positions the target.
 
-    `sides`: whose ids it is read with. `excerpts` (by field) stand in for the tables while there are any.
+    `sides`: target, behaviours or both read from it. `excerpts` (by field) replace the tables while there are any.
     """
 
     def __init__(self, counts: Counts, sizes: Sizes, fields: tuple[str, ...], sides: tuple[Side, ...] = SIDES) -> None:
@@ -75,9 +77,9 @@ class Tables(nn.Module):
         self.fields = fields  # in this order; nn.ParameterDict sorts its keys
         self.sides = sides
         self.excerpts: dict[str, Excerpt] = {}
-        rows = {"item": counts.items, "category": counts.categories, "position": counts.history}
+        self.rows = {"item": counts.items + 1, "category": counts.categories + 1, "position": counts.history + 1}
         self.tables = nn.ParameterDict(
-            {field: nn.Parameter(torch.empty(rows[field] + 1, sizes[field])) for field in fields}
+            {field: nn.Parameter(torch.empty(self.rows[field], sizes[field])) for field in fields}
         )
 
     def ids(self, batch: Batch, side: Side) -> dict[str, Tensor]:
@@ -88,7 +90,7 @@ class Tables(nn.Module):
         return {"item": batch.history_items, "category": batch.history_categories, "position": position}
 
     def leaf(self, field: str) -> Tensor:
-        """What is read: the table, or its excerpt."""
+        """The parameter that lookups read: the full table or, during a step, the rows of the batch."""
         return self.excerpts[field].leaf if field in self.excerpts else self.tables[field]
 
     def forward(self, batch: Batch, mirrors: Rows | None = None) -> dict[Side, Rows]:
@@ -107,12 +109,12 @@ class Tables(nn.Module):
 
 
 class EmbeddingScheme(nn.Module):
-    """Tables for the four roles, and optional maps behind them.
+    """Tables for the four roles, and optional maps after them.
 
-    Arguments: `assignment` names the tables of each role, `sizes` the embedding sizes of each name, `maps`
-    (optional) takes and returns the rows of the four roles. With `equalised`, attention reads its tables
-    through mirrors (the same values, a gradient of their own), so that `combine_gradients` can weigh the
-    gradients of the two modules before a step.
+    Arguments: `assignment` names the set of tables of each role, `sizes` the embedding sizes of each set, `maps`
+    (optional) takes and returns the rows of the four roles. With `equalised`, attention reads copies of its tables
+    (`mirrors`) that get a gradient of their own, so that `combine_gradients` can weigh the gradients of the two
+    modules before a step.
     """
 
     def __init__(
@@ -148,6 +150,41 @@ class EmbeddingScheme(nn.Module):
     def table(self, role: Role, field: str) -> nn.Parameter:
         """The table (rows + 1, d) that serves a role."""
         return self.tables(role).tables[field]
+
+    def batch(
+        self,
+        target_items: Tensor,
+        target_categories: Tensor,
+        history_items: Tensor,
+        history_categories: Tensor,
+        mask: Tensor | None = None,
+    ) -> Batch:
+        """A batch from ids: targets (B,) or (B, C), histories (B, N), `mask` (B, N) true for real behaviours.
+
+        Raises ValueError for shapes that do not fit together, a history longer than the table of positions and, on a
+        CPU (where the compiled lookup does not check), ids outside the tables.
+        """
+        histories, length = history_items.shape
+        rows = self.tables(ROLES[1]).rows
+        if length >= rows["position"]:
+            raise ValueError(f"The histories have {length} behaviours, the model takes {rows['position'] - 1}.")
+        if target_items.dim() == 1:
+            target_items, target_categories = target_items.unsqueeze(1), target_categories.unsqueeze(1)
+        if target_items.shape != target_categories.shape or target_items.shape[0] != histories:
+            raise ValueError("Targets need one shape, (B,) or (B, C), with one row per history.")
+        if history_categories.shape != history_items.shape:
+            raise ValueError("Items and categories of the histories need one shape, (B, N).")
+        if mask is not None:
+            history_items, history_categories = (ids * mask for ids in (history_items, history_categories))
+        batch = Batch(target_items, target_categories, history_items, history_categories)
+        if target_items.device.type == "cpu":
+            for field, ids in (
+                ("item", (batch.target_items, batch.history_items)),
+                ("category", (batch.target_categories, batch.history_categories)),
+            ):
+                if any(part.numel() and not 0 <= int(part.min()) <= int(part.max()) < rows[field] for part in ids):
+                    raise ValueError(f"Ids of {field} must be from 0 (padding) to {rows[field] - 1}.")
+        return batch
 
     def forward(self, batch: Batch) -> Vectors:
         if self.equalised:
@@ -190,21 +227,7 @@ class EmbeddingScheme(nn.Module):
         self.mirrors = {}
 
 
-def shared_tables() -> dict[Role, str]:
-    """One set of tables for everything (DIN, TWIN)."""
-    return dict.fromkeys(ROLES, "shared")
-
-
-def decoupled_tables() -> dict[Role, str]:
-    """One set for attention, one for representation (DARE; paper, section 3)."""
-    return {role: role[0] for role in ROLES}
-
-
-def three_tables() -> dict[Role, str]:
-    """Attention split into target and behaviour, representation shared by both (published code)."""
-    return {role: "_".join(role) if role[0] == "attention" else "representation" for role in ROLES}
-
-
-def four_tables() -> dict[Role, str]:
-    """One set for each role (TWIN-4E; paper, section 3.4)."""
-    return {role: "_".join(role) for role in ROLES}
+def concatenated(rows: Rows) -> Tensor:
+    """All fields in one vector: (H, C, D) of targets, (H, N, D) of behaviours."""
+    shape = rows["item"].shape[:-1]
+    return torch.cat([tensor.expand(*shape, -1) for tensor in rows.values()], -1)

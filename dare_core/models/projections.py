@@ -1,20 +1,18 @@
-"""Maps behind shared tables: the decouplings by projection (paper, section 2.3 and appendix C).
+"""Maps after shared tables: decoupling by projection (paper, section 2.3 and appendix C).
 
-A map takes the rows of the four roles and returns vectors of the same form. Which roles share a map is
-said by its key: `by_role` gives each its own, `by_module` one to attention and one to representation.
+A map takes the rows of the four roles and returns vectors of the same form. Its key says which roles share a map:
+`by_role` gives each role its own, `by_module` one to attention and one to representation.
 """
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from dare_core.models.embeddings import ROLES, Role, Rows, Sizes
-from dare_core.models.kernels.prelu import PReLU
+from dare_core.models.embeddings import ROLES, Role, Rows, Sizes, concatenated
 
 Key = Callable[[Role], str]
 Layer = Callable[[int], nn.Module]
-"""A map by the size of the embedding that it takes."""
+"""Makes a map from the size of the embedding that it takes."""
 
 
 def by_role(role: Role) -> str:
@@ -44,7 +42,7 @@ def multilayer(*hidden: int) -> Layer:
         widths = [size, *hidden]
         layers: list[nn.Module] = []
         for width_in, width_out in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(width_in, width_out), PReLU()]
+            layers += [nn.Linear(width_in, width_out), nn.PReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], size))
 
     return layer
@@ -82,7 +80,7 @@ class FieldMaps(nn.Module):
 
 
 class JoinedMaps(nn.Module):
-    """A linear map with bias on the concatenation of all fields, cut into fields again behind it."""
+    """A linear map with bias on the concatenation of all fields, whose output is cut into fields again."""
 
     def __init__(self, sizes: Mapping[Role, Sizes], key: Key) -> None:
         super().__init__()
@@ -100,9 +98,3 @@ class JoinedMaps(nn.Module):
             cut = joined.split([tensor.shape[-1] for tensor in fields.values()], -1)
             mapped[role] = dict(zip(fields, cut, strict=True))
         return mapped
-
-
-def concatenated(rows: Rows) -> Tensor:
-    """All fields in one vector: (H, C, D) of targets, (H, N, D) of behaviours."""
-    shape = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in rows.values()))
-    return torch.cat([tensor.expand(*shape, -1) for tensor in rows.values()], -1)

@@ -1,33 +1,34 @@
-"""The table of models: each row is a composition, and what it leaves out is TWIN's."""
+"""Every model of the study as a row that says what it changes in TWIN, and how a model is built from its row."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
 
-from dare_core.models.click_model import Form
-from dare_core.models.clusters import ClusterAttention
-from dare_core.models.embeddings import (
-    FIELDS,
-    Counts,
-    Role,
-    Sizes,
-    Tables,
-    decoupled_tables,
-    four_tables,
-    shared_tables,
-    three_tables,
+from dare_core.config import ModelConfig, TrainingConfig
+from dare_core.errors import InputError
+from dare_core.models.attention import LearnedScore, PositionTwice
+from dare_core.models.click_model import (
+    DARE_TABLES,
+    THREE_TABLES,
+    TWIN_4E_TABLES,
+    TWIN_TABLES,
+    ClickModel,
+    Form,
+    ScaledDotProduct,
+    TopK,
 )
-from dare_core.models.hashing import Hamming, SignatureBuckets
-from dare_core.models.kernels.learned_score import LearnedScore
+from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, Sizes, Tables
 from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
-from dare_core.models.search import OwnTables, SameCategory, ScaledDotProduct, TopK
+from dare_core.models.search import ClusterAttention, Hamming, OwnTables, PaddedTopK, SameCategory, SignatureBuckets
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a row's functions may need to make their part of a model."""
+class BuildContext:
+    """Inputs of the functions in `MODELS` that build a part of a model."""
 
     counts: Counts
     size: int  # of the representation, a field
@@ -35,6 +36,11 @@ class Parts:
     attention: Sizes  # sizes of the attention vectors, behind the maps
     top_k: int
     retrieve_padding: bool
+
+
+def top_k(context: BuildContext) -> nn.Module:
+    """The search of TWIN and DARE."""
+    return PaddedTopK(context.top_k) if context.retrieve_padding else TopK(context.top_k)
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A row of the table of models. What is left out is TWIN's."""
+    """A model's specification; every field defaults to TWIN's."""
 
     source: str
     change: str  # what it changes against TWIN, in one line
-    assignment: Callable[[], dict[Role, str]] = shared_tables
+    assignment: Mapping[Role, str] = field(default_factory=lambda: TWIN_TABLES)
     fields: tuple[str, ...] = FIELDS
-    maps: Callable[[Parts], nn.Module] | None = None
+    maps: Callable[[BuildContext], nn.Module] | None = None
     table_factor: int = 1  # size of a table's rows, in sizes of the mapped vectors
     equalised: bool = False  # gradients of attention rescaled to representation's
-    score: Callable[[Parts], nn.Module] = lambda parts: ScaledDotProduct()
-    search: Callable[[Parts], nn.Module] = lambda parts: TopK(parts.top_k, parts.retrieve_padding)
+    score: Callable[[BuildContext], nn.Module] = lambda context: ScaledDotProduct()
+    search: Callable[[BuildContext], nn.Module] = top_k
     search_fields: tuple[str, ...] = ()  # fields of the search's own tables, trained by the auxiliary loss
     form: Form = "target_aware"
     cost: Cost = Cost()
@@ -67,12 +73,12 @@ class ModelSpec:
 
 def maps_of(key: Callable[[Role], str], *fields: str, layer: Callable[[int], nn.Module] = linear) -> Any:
     """Maps a field (`FieldMaps`)."""
-    return lambda parts: FieldMaps(parts.tables, key, fields, layer)
+    return lambda context: FieldMaps(context.tables, key, fields, layer)
 
 
 def joined_maps(key: Callable[[Role], str]) -> Any:
     """Maps on the concatenated fields (`JoinedMaps`)."""
-    return lambda parts: JoinedMaps(parts.tables, key)
+    return lambda context: JoinedMaps(context.tables, key)
 
 
 PROJECTION = "published code; paper, appendix C"
@@ -92,29 +98,29 @@ MODELS: dict[str, ModelSpec] = {
         "Zhou et al. 2018",
         "score by an MLP of target and behaviour; no position embedding",
         fields=("item", "category"),
-        score=lambda parts: LearnedScore(sum(parts.attention.values())),
+        score=lambda context: LearnedScore(sum(context.attention.values())),
         cost=Cost("(36 · 4 K_A + 36) N", lambda size, length: 36 * 4 * size + 36),
         published={"model_name": "DIN", "attn_func": "learnable", "use_time": False},
     ),
     "DARE": ModelSpec(
         "paper, section 3",
         "two sets of tables: attention, representation",
-        decoupled_tables,
+        DARE_TABLES,
         published={"model_name": "DARE"},
     ),
     "SIM (hard)": ModelSpec(
         f"{SIM}, hard search",
         "retrieves the newest behaviours of the target's category, without a score; then TWIN's attention",
-        search=lambda parts: SameCategory(parts.top_k, parts.retrieve_padding, whole_history=True),
+        search=lambda context: SameCategory(context.top_k, context.retrieve_padding, whole_history=True),
         cost=Cost("0 (an index by category)", lambda size, length: 0),
     ),
     "SIM (soft)": ModelSpec(
         f"{SIM}, soft search",
         "search by inner product in tables of its own (item, category), trained by the auxiliary loss",
-        search=lambda parts: OwnTables(
-            Tables(parts.counts, dict.fromkeys(FIELDS, parts.size), ("item", "category")),
-            parts.top_k,
-            parts.retrieve_padding,
+        search=lambda context: OwnTables(
+            Tables(context.counts, dict.fromkeys(FIELDS, context.size), ("item", "category")),
+            context.top_k,
+            context.retrieve_padding,
         ),
         search_fields=("item", "category"),
         cost=Cost("2 K_A N", lambda size, length: 2 * size),
@@ -122,22 +128,22 @@ MODELS: dict[str, ModelSpec] = {
     "ETA": ModelSpec(
         "Chen et al. 2021, section 3",
         "search by Hamming distance of SimHash fingerprints, four bits a number of the vector; no gradient in search",
-        search=lambda parts: Hamming(
-            parts.attention, 4 * sum(parts.attention.values()), parts.top_k, parts.retrieve_padding
+        search=lambda context: Hamming(
+            context.attention, 4 * sum(context.attention.values()), context.top_k, context.retrieve_padding
         ),
         cost=Cost("0 (12 K_A N compared bits; fingerprints are stored)", lambda size, length: 0),
     ),
     "SDIM": ModelSpec(
         "Cao et al. 2022, section 4: 48 hashes, width 3",
         "no search: behaviours in the target's hash buckets are averaged, 16 groups of 3 bits",
-        search=lambda parts: SignatureBuckets(parts.attention, hashes=48, width=3),
+        search=lambda context: SignatureBuckets(context.attention, hashes=48, width=3),
         cost=Cost("0 (48 N compared bits; signatures are stored)", lambda size, length: 0),
     ),
     "TWIN (hard)": ModelSpec(
         "paper, section 4.1; published code, hard search",
         "only the K newest behaviours of the target's category, in both heads; position counts twice in the score",
-        score=lambda parts: ScaledDotProduct(position_twice=True),
-        search=lambda parts: SameCategory(parts.top_k, parts.retrieve_padding),
+        score=lambda context: PositionTwice(),
+        search=lambda context: SameCategory(context.top_k, context.retrieve_padding),
         cost=Cost("0 (an index by category)", lambda size, length: 0),
         published={"model_name": "twin", "soft_search": False},
     ),
@@ -163,32 +169,32 @@ MODELS: dict[str, ModelSpec] = {
     "TWIN-V2": ModelSpec(
         "Si et al. 2024",
         "attention over hierarchical clusters of the behaviours, score plus log of the cluster's size",
-        search=lambda parts: ClusterAttention(parts.top_k, parts.counts.history),
+        search=lambda context: ClusterAttention(context.top_k, context.counts.history),
         cost=Cost("3 K_A M, M clusters of at most 20", lambda size, length: 3 * size / min(20, length)),
     ),
     "TWIN-4E": ModelSpec(
         "paper, section 3.4",
         "four sets of tables: target / behaviour x attention / representation",
-        four_tables,
+        TWIN_4E_TABLES,
         published={"model_name": "four_embedding"},
     ),
     "three tables": ModelSpec(
         "published code",
         "three sets of tables: attention of target, attention of behaviours, representation",
-        three_tables,
+        THREE_TABLES,
         published={"model_name": "three_embedding"},
     ),
     "DARE (w/o TR)": ModelSpec(
         "paper, section 4.4",
         "two sets of tables; head on [target, history] without their product",
-        decoupled_tables,
+        DARE_TABLES,
         form="concatenation",
         published={"model_name": "DARE", "use_cross_feature": False},
     ),
     "DARE (product)": ModelSpec(
         "paper, figure 10c",
         "two sets of tables; head on the product of target and history alone",
-        decoupled_tables,
+        DARE_TABLES,
         form="product",
         published={"model_name": "DARE", "only_odot": True},
     ),
@@ -257,7 +263,7 @@ MODELS: dict[str, ModelSpec] = {
     "large embedding with small output": ModelSpec(
         f"{PROJECTION}, whose score splits the fields elsewhere",
         "tables twice as wide, and bias-free maps a field down to the size, for attention and for representation",
-        maps=lambda parts: FieldMaps(parts.tables, by_module, FIELDS, linear_to(parts.size)),
+        maps=lambda context: FieldMaps(context.tables, by_module, FIELDS, linear_to(context.size)),
         table_factor=2,
         cost=Cost("3 K_A N, and 6 K_A² N for the maps", lambda size, length: 3 * size + 6 * size**2),
     ),
@@ -267,3 +273,84 @@ MODELS: dict[str, ModelSpec] = {
         equalised=True,
     ),
 }
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The row of a name; an unknown name is refused with the nearest one."""
+    if name not in MODELS:
+        lower = {known.lower(): known for known in MODELS}
+        near = get_close_matches(name.lower(), lower, 1, 0.3)
+        hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
+        raise InputError(f"There is no model {name!r}.{hint} There are: {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
+def compose(config: ModelConfig, counts: Counts, training: TrainingConfig) -> ClickModel:
+    """A model by its configuration, its weights not yet drawn.
+
+    Raises InputError for a model that is not in the table, an attention size of its own where attention
+    and representation share their tables, or a search that cannot be trained.
+    """
+    spec = model_spec(config.name)
+    assignment = spec.assignment
+    attention_size = config.attention_size or config.size
+    sizes = {name: attention_size if role[0] == "attention" else config.size for role, name in assignment.items()}
+    if any(sizes[name] != attention_size for role, name in assignment.items() if role[0] == "attention"):
+        raise InputError(
+            f"{config.name} has one table for attention and representation: attention_size "
+            f"{config.attention_size} must be left out or equal to size {config.size}."
+        )
+    if spec.search_fields and not training.auxiliary_loss:
+        raise InputError(f"{config.name} trains its search by the auxiliary loss: auxiliary_loss must stay on.")
+    tables = {name: dict.fromkeys(spec.fields, spec.table_factor * size) for name, size in sizes.items()}
+    context = BuildContext(
+        counts,
+        config.size,
+        {role: tables[name] for role, name in assignment.items()},
+        dict.fromkeys(spec.fields, attention_size),
+        config.top_k,
+        "retrieve_padding" in training.official,
+    )
+    return ClickModel(
+        EmbeddingScheme(
+            assignment, tables, counts, spec.fields, spec.maps(context) if spec.maps else None, spec.equalised
+        ),
+        spec.score(context),
+        spec.search(context),
+        spec.form,
+        len(spec.fields) * config.size,
+        training.auxiliary_loss,
+        len(spec.search_fields) * config.size,
+    )
+
+
+def build_model(
+    config: ModelConfig, counts: Counts, training: TrainingConfig | None = None, seed: int = 0
+) -> ClickModel:
+    """A model by its configuration, initialised from a seed. Raises InputError as `compose`."""
+    training = training or TrainingConfig()
+    model = compose(config, counts, training)
+    model.initialise(seed, training.initial_scale, "initialise_all" in training.official, training.map_initial)
+    return model
+
+
+def model_table(counts: Counts, size: int) -> list[dict[str, Any]]:
+    """The table of models at an embedding size: source, change, parameters and search cost of each.
+
+    Nothing is allocated, so `counts` may be those of a log of any size.
+    """
+    rows = []
+    for name, spec in MODELS.items():
+        with torch.device("meta"):
+            model = compose(ModelConfig(name=name, size=size), counts, TrainingConfig())
+        rows.append(
+            {
+                "model": name,
+                "source": spec.source,
+                "change against TWIN": spec.change,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "search cost": spec.cost.formula,
+                "multiplications a behaviour": spec.cost.multiplications(size, counts.history),
+            }
+        )
+    return rows

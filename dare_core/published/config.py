@@ -7,14 +7,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from dare_core.config import ModelConfig, Strict, explain
 from dare_core.errors import InputError
-from dare_core.models.build import model_spec
-from dare_core.models.embeddings import FIELDS, Counts, decoupled_tables, four_tables, three_tables
+from dare_core.models.click_model import DARE_TABLES, THREE_TABLES, TWIN_4E_TABLES
+from dare_core.models.embeddings import FIELDS, Counts
+from dare_core.models.zoo import model_spec
 
 TIME_ROWS = 2_000
 """Rows of the published position table."""
 SMALL_OUTPUT = 16
 """Width per field after the maps of `projection_large_emb_small_output`."""
-ASSIGNMENTS = {"DARE": decoupled_tables, "three_embedding": three_tables, "four_embedding": four_tables}
+ASSIGNMENTS = {"DARE": DARE_TABLES, "three_embedding": THREE_TABLES, "four_embedding": TWIN_4E_TABLES}
 """Tables of the models that do not share one set; an attention size of its own is for these alone."""
 MAPPED = {
     "projection_no_item": ("category", "position"),

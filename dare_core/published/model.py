@@ -5,17 +5,20 @@ files are `weights`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.models.click_model import ClickModel, Form
-from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, shared_tables
-from dare_core.models.kernels.learned_score import LearnedScore
+from dare_core.models.attention import LearnedScore, PositionTwice, SplitFromTheEnd
+from dare_core.models.click_model import TWIN_TABLES, WIDTHS, ClickModel, Form, Head, ScaledDotProduct
+from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, concatenated
 from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
-from dare_core.models.search import SameCategory, ScaledDotProduct, SplitFromTheEnd, TopK
+from dare_core.models.results import PooledHistory
+from dare_core.models.search import PaddedTopK, SameCategory
 from dare_core.published.config import (
     ASSIGNMENTS,
     FIELD_NAMES,
@@ -33,6 +36,34 @@ PARTS = (
     ("attention_model.main_model.1.", "score.activation."),
     ("attention_model.main_model.2.", "score.out."),
 )
+
+
+class MeanHistory(ClickModel):
+    """A model whose main head is also given the mean over the whole history (`use_long_seq_average`)."""
+
+    def __init__(
+        self, embeddings: EmbeddingScheme, score: nn.Module, search: nn.Module, form: Form, width: int
+    ) -> None:
+        super().__init__(embeddings, score, search, form, width)
+        self.main_head = Head((2 * WIDTHS[form] - (form != "product")) * width, 200, 80)
+
+    def pool(self, batch: Batch) -> PooledHistory:
+        """The pooled history and, after it, the mean: the published one divides by one more than there are."""
+        pooled = super().pool(batch)
+        e = concatenated(pooled.vectors.used["representation", "behaviour"])
+        considered = pooled.search.considered.to(e.dtype)
+        mean = considered @ e / (considered.sum(-1, keepdim=True) + 1)
+        return replace(pooled, h=torch.cat([pooled.h, mean], -1))
+
+    def features(self, v: Tensor, h: Tensor) -> Tensor:
+        """[v, h, mean, v * h, v * mean], or the parts of it that the form names."""
+        product = torch.cat([v, v], -1) * h
+        parts = {"target_aware": [v, h, product], "concatenation": [v, h], "product": [product]}
+        return torch.cat(parts[self.form], -1)
+
+    def in_one_pass(self, batch: Batch) -> bool:
+        """Never."""
+        return False
 
 
 def maps_of(config: OfficialConfig, sizes: Mapping[Role, Mapping[str, int]]) -> nn.Module | None:
@@ -60,7 +91,7 @@ def build_official(values: Mapping[str, Any] | OfficialConfig) -> ClickModel:
     InputError for arguments that are not served.
     """
     config = values if isinstance(values, OfficialConfig) else official_config(values)
-    assignment = ASSIGNMENTS.get(config.model_name, shared_tables)()
+    assignment = ASSIGNMENTS.get(config.model_name, TWIN_TABLES)
     full = {"attention": config.all_attention_sizes, "representation": config.all_sizes}
     sizes = {role: {field: full[role[0]][field] for field in config.fields} for role in assignment}
     hard = not config.soft_search
@@ -70,10 +101,10 @@ def build_official(values: Mapping[str, Any] | OfficialConfig) -> ClickModel:
     elif config.shrinks or not config.use_time:
         score = SplitFromTheEnd(config.all_attention_sizes["position"], hard)
     else:
-        score = ScaledDotProduct(hard)
+        score = PositionTwice() if hard else ScaledDotProduct()
     form: Form = "target_aware" if config.use_cross_feature else "concatenation"
     width = sum(sizes["representation", "target"].values())
-    return ClickModel(
+    return (MeanHistory if config.use_long_seq_average else ClickModel)(
         EmbeddingScheme(
             assignment,
             {name: sizes[role] for role, name in assignment.items()},
@@ -82,10 +113,9 @@ def build_official(values: Mapping[str, Any] | OfficialConfig) -> ClickModel:
             maps_of(config, sizes),
         ),
         score,
-        SameCategory(config.top_k, True) if hard else TopK(config.top_k, True),
+        SameCategory(config.top_k, True) if hard else PaddedTopK(config.top_k),
         "product" if config.only_odot else form,
         SMALL_OUTPUT * len(FIELDS) if config.shrinks else width,
-        average=config.use_long_seq_average,
     )
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
 from dare_core.files import atomic_path, write_json
+from dare_core.models.click_model import PADDING_SCORE
 from dare_core.models.embeddings import Counts
-from dare_core.models.search import PADDING_SCORE
 from dare_core.published.config import OfficialConfig, official_config, published_arguments
 from dare_core.published.model import build_official, labelled_loss, load_weights, published_weights
 from dare_core.published.samples import need_trust
@@ -91,7 +91,7 @@ def score(config_path: Path, weights_path: Path, batch_path: Path, out_path: Pat
     model = build_official(config).double()
     load_weights(model, read_weights(weights_path, trust))
     with torch.no_grad():
-        output = model.train()(batch)
+        output = model.train().compute(batch)
     assert output.auxiliary_logits is not None
     main = labelled_loss(output.logits[:, 0], labels)
     auxiliary = labelled_loss(output.auxiliary_logits[:, 0], labels) * config.use_aux_loss

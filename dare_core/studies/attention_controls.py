@@ -9,8 +9,8 @@ import numpy as np
 from dare_core.evaluation.attention_maps import learned_attention, mean_known
 from dare_core.evaluation.intervals import interval
 from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
-from dare_core.models.build import build_model
 from dare_core.models.click_model import ClickModel
+from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import columns
 from dare_core.studies.settings import StudyConfig

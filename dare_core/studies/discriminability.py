@@ -16,7 +16,7 @@ from dare_core.evaluation.discriminability import (
 )
 from dare_core.evaluation.intervals import Interval, all_above, interval
 from dare_core.evaluation.metrics import Array
-from dare_core.models.build import model_spec
+from dare_core.models.zoo import model_spec
 from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment
 

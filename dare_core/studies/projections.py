@@ -22,11 +22,11 @@ from dare_core.data.samples import Batch
 from dare_core.errors import InputError
 from dare_core.evaluation.metrics import Array
 from dare_core.files import canonical_json, short_hash, store_root, write_json
-from dare_core.models.build import build_model, model_spec
-from dare_core.models.click_model import ClickModel, MapInitial
+from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import SIDES
+from dare_core.models.interface import MapInitial
 from dare_core.models.projections import FieldMaps
-from dare_core.models.zoo import MODELS
+from dare_core.models.zoo import MODELS, build_model, model_spec
 from dare_core.report.stored import further_results, stored_result
 from dare_core.schedule import computing
 from dare_core.studies import settings
@@ -138,7 +138,7 @@ def pass_seconds(models: Mapping[str, ClickModel], batch: Batch, rounds: int = 1
         for name, model in models.items():
             model.eval()
             started = time.perf_counter()
-            model(batch)
+            model.compute(batch)
             found[name].append(time.perf_counter() - started)
     return {name: np.array(values[1:]) for name, values in found.items()}
 

@@ -92,7 +92,7 @@ class StudyConfig(ChapterConfig):
         """Validate values, models' names too."""
         config = super().checked(values)
         if config.model_names:
-            from dare_core.models.build import model_spec
+            from dare_core.models.zoo import model_spec
 
             for name in config.model_names:
                 model_spec(name)
@@ -191,11 +191,11 @@ class GradientsConfig(StudyConfig):
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
         """Validate values; models without shared tables are refused too."""
-        from dare_core.models.build import model_spec
+        from dare_core.models.zoo import model_spec
 
         config = super().checked(values)
         for model in config.model_names:
-            if len(set(model_spec(model).assignment().values())) > 1:
+            if len(set(model_spec(model).assignment.values())) > 1:
                 raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
         return config
 

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dare_core.data.samples import Batch, Samples
 from dare_core.errors import InputError
@@ -30,6 +30,18 @@ def size_of(*values: object) -> int:
     return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
+class _Losses(nn.Module):
+    """A model's losses of a batch, as a module: `functional_call` needs one."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The main and the auxiliary loss."""
+        return self.model.losses(self.model.compute(batch))
+
+
 def saved_bytes(model: ClickModel, batch: Batch) -> int:
     """Bytes that a training step keeps from its forward pass for its backward pass: an upper bound.
 
@@ -41,14 +53,15 @@ def saved_bytes(model: ClickModel, batch: Batch) -> int:
         kept.append(size_of(tensor))
         return tensor
 
-    trained = {name for name, _ in model.named_parameters()}
+    module = _Losses(model)
+    trained = {name for name, _ in module.named_parameters()}
     state = {
         name: torch.empty_like(tensor, device="meta").requires_grad_(name in trained)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in module.state_dict().items()
     }
     ids = Batch(*(getattr(batch, field.name).to("meta") for field in fields(Batch)))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        losses = model.losses(torch.func.functional_call(model, state, (ids,)))
+        losses = torch.func.functional_call(module, state, (ids,))
     del losses
     return sum(kept)
 

@@ -99,7 +99,7 @@ def predict(
     order = torch.arange(len(samples), device=device)
     with mixed_precision(config, device):
         for index in batches(order, histories, "drop_last" in config.official):
-            result[index] = model(samples.batch(index)).probability.float()
+            result[index] = model.compute(samples.batch(index)).probability.float()
     model.train()
     return result.cpu().numpy()
 
@@ -269,7 +269,7 @@ def train_step(
     """One step of training; returns its loss."""
     steps.prepare(batch)
     with mixed_precision(settings, batch.target_items.device):
-        output = model(batch)
+        output = model.compute(batch)
         main, auxiliary = model.losses(output)
     loss = main + auxiliary
     if recorder is not None:

@@ -20,8 +20,8 @@ from dare_core.config import RunConfig, SampleConfig
 from dare_core.data.logs import Log, load
 from dare_core.data.samples import Samples, make_samples, target_rows
 from dare_core.files import canonical_json
-from dare_core.models.build import ClickModel, build_model
 from dare_core.models.embeddings import Counts
+from dare_core.models.zoo import ClickModel, build_model
 from dare_core.schedule import in_processes, side_by_side
 from dare_core.training.code_hash import code_hash
 from dare_core.training.gradients import GradientRecord

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -23,3 +24,8 @@ def first_derivative_only(backward: Callable[..., Result]) -> Callable[..., Resu
         return backward(ctx, *gradients)
 
     return checked
+
+
+def plain_cpu(tensor: Tensor) -> bool:
+    """Whether the compiled and fused passes may serve: on a CPU, in the tensor's own precision."""
+    return tensor.device.type == "cpu" and not torch.is_autocast_enabled("cpu")

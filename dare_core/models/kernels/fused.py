@@ -6,7 +6,6 @@ the rows of the tables to the pooled histories is one node: rows are gathered on
 are added where they belong. It computes what the parts compute one by one (`tests/test_fused.py`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dare_core.data.samples import Batch
-from dare_core.models.embeddings import ROLES, EmbeddingScheme, Role, Sizes
+from dare_core.models.embeddings import ROLES, EmbeddingScheme, Role, Sizes, Vectors
 from dare_core.models.kernels.autograd import first_derivative_only
 from dare_core.models.projections import FieldMaps
+from dare_core.models.results import PooledHistory, SearchResult
 
 # Inner loops run over the last axis and sums are taken in a fixed order: several numbers are computed at once, and
 # each compilation gives the same ones.
@@ -202,7 +202,7 @@ def backward(leaves, ids, places, scale, weights, of_v, of_pooled, totals):  # t
 
 @dataclass
 class Plan:
-    """What one pass needs besides the leaves."""
+    """Inputs of one pass besides the leaves."""
 
     roles: list[list[int]]  # of each role, by field: which leaf
     ids: tuple[tuple[np.ndarray, ...], ...]  # of each role: items, categories
@@ -219,7 +219,7 @@ def three(arrays: list[np.ndarray], role: list[int]) -> tuple[np.ndarray, ...]:
 
 
 class _Fused(torch.autograd.Function):
-    """From leaves to v and pooled histories; scores and weights are given beside, without a gradient."""
+    """From leaves to v and pooled histories; scores and weights are returned too, without a gradient."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *leaves: Tensor) -> tuple[Tensor, ...]:
@@ -248,9 +248,9 @@ class _Fused(torch.autograd.Function):
 
 
 def can_fuse(embeddings: EmbeddingScheme) -> bool:
-    """Whether an embedding scheme reads rows and maps them field by field at most."""
+    """Whether a scheme reads rows, maps them field by field at most, and leaves the gradients of its roles together."""
     plain = embeddings.maps is None or isinstance(embeddings.maps, FieldMaps)
-    return plain and not embeddings.equalised and embeddings.fields[:2] == ("item", "category")
+    return plain and not (embeddings.equalised or embeddings.apart) and embeddings.fields[:2] == ("item", "category")
 
 
 def map_name(embeddings: EmbeddingScheme, role: Role, field: str) -> str:
@@ -269,11 +269,14 @@ def mapped_leaf(embeddings: EmbeddingScheme, role: Role, field: str) -> Tensor:
     return leaf
 
 
-def fused(
-    embeddings: EmbeddingScheme, batch: Batch, scales: Callable[[Sizes], dict[str, float]], top_k: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Targets v (H, C, W), histories pooled over the retrieved and over all (H, 2 C, W), scores, weights, and the mask
-    of what is retrieved (H, C, N). `scales` gives the factor of each field's product from the embedding sizes."""
+def factors(sizes: Sizes) -> dict[str, float]:
+    """The factor of each field's product in the scaled dot product, from the embedding sizes by field."""
+    content = (sizes["item"] + sizes["category"]) ** -0.5
+    return {field: size**-0.5 if field == "position" else content for field, size in sizes.items()}
+
+
+def make_plan(embeddings: EmbeddingScheme, batch: Batch, top_k: int) -> tuple[Plan, list[Tensor]]:
+    """The inputs of one pass, and the leaves that it reads."""
     leaves: list[Tensor] = []
     numbers: dict[tuple[str, str, str], int] = {}
     roles: list[list[int]] = []
@@ -295,8 +298,15 @@ def fused(
         place[:] = found["position"].numpy()
         places.append(place)
     sizes = {field: leaves[at].shape[1] for field, at in zip(embeddings.fields, roles[0], strict=True)}
-    factors = scales(sizes)
-    scale = np.repeat([factors[field] for field in sizes], list(sizes.values()))
+    scale = np.repeat(list(factors(sizes).values()), list(sizes.values()))
     scale = scale.astype(leaves[0].detach().numpy().dtype)
-    plan = Plan(roles, tuple(ids), tuple(places), scale, batch.valid.numpy(), top_k)
-    return _Fused.apply(plan, *leaves)  # type: ignore[no-any-return]
+    return Plan(roles, tuple(ids), tuple(places), scale, batch.valid.numpy(), top_k), leaves
+
+
+def pool_in_one_pass(embeddings: EmbeddingScheme, batch: Batch, top_k: int) -> PooledHistory:
+    """What `ClickModel.pool` computes in training, without the vectors of each role."""
+    plan, leaves = make_plan(embeddings, batch, top_k)
+    v, both, scores, weights, retrieved = _Fused.apply(plan, *leaves)
+    h, whole = both.split(v.shape[1], 1)  # (H, C, W) each: over the retrieved behaviours, over all
+    found = SearchResult(scores, weights, retrieved, batch.valid.unsqueeze(1).expand_as(scores))
+    return PooledHistory(v, h, (v, whole), found, Vectors({}, {}))

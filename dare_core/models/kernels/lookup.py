@@ -68,7 +68,7 @@ class _Lookup(torch.autograd.Function):
 
 def lookup(tables: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Rows (..., d) of each table (rows, d), for every reader's ids (...), one tensor a table."""
-    if tables[0].device.type != "cpu":
+    if tables[0].device.type != "cpu" or not torch.is_grad_enabled():
         return [[functional.embedding(i, table) for i, table in zip(reader, tables, strict=True)] for reader in ids]
     found = iter(_Lookup.apply(ids, *tables))
     return [[next(found) for _ in tables] for _ in ids]

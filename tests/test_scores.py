@@ -1,14 +1,14 @@
-"""The arithmetic of search against PyTorch's plain operations: products, pooling, top-K, softmax, PReLU, loss."""
+"""Top-K, softmax, scores and loss against their definitions in plain PyTorch."""
 
 import numba
 import pytest
 import torch
 from torch import nn
 
-from dare_core.models.click_model import PReLU, cross_entropy
+from dare_core.models.attention import LearnedScore
+from dare_core.models.click_model import cross_entropy, masked_softmax, top_k_mask
 from dare_core.models.kernels import learned_score
 from dare_core.models.kernels.lookup import lookup
-from dare_core.models.kernels.selection import attend, best, pooled, scaled_products
 
 DOUBLE = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(0)}
 
@@ -21,69 +21,46 @@ def some_valid(share: float = 0.7) -> torch.Tensor:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 1.0])
 def test_keep_best_is_top_k(top_k: int, share: float) -> None:
     ranking, valid = torch.randn(5, 3, 40, **DOUBLE), some_valid(share)
-    keep = best(ranking, valid, top_k)
+    keep = top_k_mask(ranking, valid, top_k)
     columns = ranking.masked_fill(~valid, -1e9).topk(min(top_k, 40), -1).indices
     expected = torch.zeros_like(keep).scatter(-1, columns, True) & valid
     assert torch.equal(keep, expected)
-    assert torch.equal(keep, best(ranking, valid.expand_as(ranking), top_k))
+    assert torch.equal(keep, top_k_mask(ranking, valid.expand_as(ranking), top_k))
 
 
 def test_of_equal_ranks_the_newest_are_kept() -> None:
-    keep = best(torch.zeros(1, 1, 6), torch.tensor([[[True, True, True, True, True, False]]]), 2)
+    keep = top_k_mask(torch.zeros(1, 1, 6), torch.tensor([[[True, True, True, True, True, False]]]), 2)
     assert keep.flatten().tolist() == [False, False, False, True, True, False]
 
 
 def test_of_many_equal_ranks_no_more_than_k_are_kept() -> None:
     ranking = torch.randint(0, 4, (5, 3, 40), generator=torch.Generator().manual_seed(3)).float()
     for values in (ranking, ranking * 1e-30, ranking * 1e30 - 1e30):
-        keep = best(values, some_valid(), 9)
+        keep = top_k_mask(values, some_valid(), 9)
         newer = values.double() + torch.arange(40) / 1e6 * values.abs().amax()  # breaks ties
-        assert torch.equal(keep, best(newer, some_valid(), 9)) and (keep.sum(-1) == 9).all()
+        assert torch.equal(keep, top_k_mask(newer, some_valid(), 9)) and (keep.sum(-1) == 9).all()
 
 
-def test_attend_is_a_masked_softmax() -> None:
+def test_attention_weights_are_a_masked_softmax() -> None:
     scores = torch.randn(5, 3, 40, **DOUBLE)
     keep = some_valid(0.5).expand_as(scores).clone()
     keep[0] = False  # nothing kept: no weight
     expected = torch.where(keep, scores.exp(), 0)
     expected = expected / expected.sum(-1, keepdim=True).clamp(min=1e-300)
-    assert torch.allclose(attend(scores, keep), expected, atol=1e-14)
-    assert not attend(scores, keep)[0].any()
-
-
-def rows(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    return {field: torch.randn(*shape, **DOUBLE).requires_grad_() for field, shape in shapes.items()}
-
-
-def test_products_and_pooling_have_their_gradients() -> None:
-    q = rows({"item": (2, 3, 5), "category": (2, 3, 4), "position": (1, 6)})
-    k = rows({"item": (2, 7, 5), "category": (2, 7, 4), "position": (7, 6)})
-    weights = torch.randn(2, 6, 7, **DOUBLE).requires_grad_()
-    sides, scales = (list(q.values()), list(k.values())), (0.3, 0.4, 0.5)
-    expected = sum(s * a @ b.mT for s, a, b in zip(scales, *sides, strict=True))
-    assert torch.allclose(scaled_products(scales, *sides), expected)
-    assert torch.autograd.gradcheck(lambda *r: scaled_products(scales, r[:3], r[3:]), [*sides[0], *sides[1]])
-    assert torch.autograd.gradcheck(lambda w, *r: pooled(w, r[:3], r[3:], 3), [weights, *sides[0], *sides[1]])
+    assert torch.allclose(masked_softmax(scores, keep), expected, atol=1e-14)
+    assert not masked_softmax(scores, keep)[0].any()
 
 
 def test_a_second_derivative_is_refused() -> None:
     """It would be wrong without a word."""
-    q, k = (torch.randn(2, n, 5, **DOUBLE).requires_grad_() for n in (3, 7))
-    for loss in (scaled_products((1.0,), [q], [k]).sum(), cross_entropy(q[..., :2])):
+    rows = torch.randn(7, 2, **DOUBLE).requires_grad_()
+    read = lookup([rows], [[torch.tensor([[1, 3], [6, 2]])]])[0][0]
+    for loss in (read.sum(), cross_entropy(read)):
         with pytest.raises(RuntimeError, match="no second derivative"):
-            torch.autograd.grad(loss, q, create_graph=True)
+            torch.autograd.grad(loss, rows, create_graph=True)
 
 
-def test_prelu_and_the_loss_are_pytorchs() -> None:
-    ours, theirs = PReLU().double(), nn.PReLU().double()
-    results = []
-    for layer in (ours, theirs):
-        values = torch.linspace(-2, 2, 30, dtype=torch.float64).view(3, 10).requires_grad_()
-        out = layer(values)
-        (out**2).sum().backward()
-        results.append((out.detach(), values.grad, layer.weight.grad))
-    for a, b in zip(*results, strict=True):
-        assert torch.allclose(a, b, atol=1e-14)
+def test_the_loss_in_one_node_is_its_formula() -> None:
     logits = torch.randn(4, 3, 2, **DOUBLE).requires_grad_()
     log_probability = (torch.softmax(logits, -1) + 1e-8).log()
     plain = -(log_probability[:, :1, 0].sum() + log_probability[:, 1:, 1].sum()) / 12
@@ -95,7 +72,7 @@ def test_prelu_and_the_loss_are_pytorchs() -> None:
 def test_the_learned_score_in_blocks_is_the_learned_score(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Against an MLP of the four vectors of each pair, gradients included; blocks of one history, some, all."""
     monkeypatch.setattr(learned_score, "BLOCK", block)
-    score = learned_score.LearnedScore(4, hidden=6).double()
+    score = LearnedScore(4, hidden=6).double()
     results = []
     for ours in (True, False):
         own = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(5)}
@@ -125,8 +102,8 @@ def test_nothing_depends_on_the_number_of_threads() -> None:
         numba.set_num_threads(threads)
         table, leaf = torch.zeros(50, 6, requires_grad=True), scores.clone().requires_grad_()
         lookup([table], [[ids]])[0][0].backward(upstream)
-        keep = best(leaf, torch.ones(40, 1, 30, dtype=torch.bool), 5)
-        attend(leaf, keep).square().sum().backward()
+        keep = top_k_mask(leaf, torch.ones(40, 1, 30, dtype=torch.bool), 5)
+        masked_softmax(leaf, keep).square().sum().backward()
         results.append((table.grad, keep, leaf.grad))
     for one, several in zip(*results, strict=True):
         assert torch.equal(one, several)
