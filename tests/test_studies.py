@@ -328,25 +328,23 @@ def test_your_own_log_reads_any_columns(tmp_path: Path) -> None:
     for user in range(60):
         lines += [f"u{user};p{rng.integers(200)};{'abcde'[rng.integers(5)]}" for _ in range(30)]
     path.write_text("\n".join(lines))
-    config = your_own_log.Config.checked(
-        {
-            **QUICK,
-            "path": str(path),
-            "user_column": "wer",
-            "item_column": "was",
-            "category_column": "wozu",
-            "history": 10,
-            "shortest_user": 25,
-            "models": "DARE,TWIN",
-        }
-    )
-    result = your_own_log.run(config)
-    assert not result.demonstration and result.experiment.log.card.users == 60
-    assert "DARE minus TWIN" in your_own_log.answer(result)
+    config = {
+        **QUICK,
+        "path": str(path),
+        "user_column": "wer",
+        "item_column": "was",
+        "category_column": "wozu",
+        "history": 10,
+        "shortest_user": 25,
+        "models": "DARE,TWIN",
+    }
+    chapter = run_chapter("your_own_log", **config)
+    assert chapter["log"].name == "own" and chapter["card"].users == 60
+    assert "DARE minus TWIN" in your_own_log.answer(chapter["gain"], chapter["log"].competence)
     with pytest.raises(InputError, match="no file"):
-        your_own_log.run(config.model_copy(update={"path": str(tmp_path / "none.csv")}))
+        run_chapter("your_own_log", **config | {"path": str(tmp_path / "none.csv")})
     with pytest.raises(InputError, match="210"):
-        your_own_log.run(config.model_copy(update={"shortest_user": 210}))
+        run_chapter("your_own_log", **config | {"shortest_user": 210})
 
 
 def test_record_labels_the_kind_of_log() -> None:
