@@ -1,5 +1,5 @@
-"""What a chapter shows: tables, figures with alt text, claim boxes. Each has a plain text form, which is
-what notebooks store, and an HTML form for the book."""
+"""Tables, figures with alt text, claim boxes and the ledger. Each has a plain text form, which notebooks store, and an
+HTML form for the book."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from dare_core.report.claims import Claim, LedgerRow, number, verdict_line
+from dare_core.report.claims import Claim, LedgerRow, ledger_table, number, verdict_line
 
 _COLOURS = sns.color_palette("colorblind", 10)
 PALETTE: dict[str, Any] = {
@@ -42,25 +42,23 @@ MARKS: Mapping[str, str] = {
     "cannot be tested here": "–",
     "not studied yet": "…",
 }
-
-
 SHORT = 42
 """Columns of text no longer than this are not broken over lines."""
 
 
 def colour(name: str) -> Any:
-    """The colour of a model; grey for what has none of its own."""
+    """The colour of a model (seaborn's colour-blind palette); grey for names without one of their own."""
     return PALETTE.get(name, (0.4, 0.4, 0.4))
 
 
 def style() -> None:
-    """Figure style of the whole book; white ground, so that figures can be read in dark mode too."""
+    """Set the figure style of the whole book; the ground is white, so that figures can be read in dark mode too."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.95)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 130, "figure.constrained_layout.use": True})
 
 
 class Shown:
-    """Something with a text form and an HTML form."""
+    """Something with a text form and an HTML form, which Jupyter chooses from."""
 
     def __init__(self, text: str, html_text: str) -> None:
         self.text = text
@@ -71,6 +69,11 @@ class Shown:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def together(*parts: Shown) -> Shown:
+    """Several shown things, one below the other."""
+    return Shown("\n\n".join(part.text for part in parts), "".join(part.html for part in parts))
 
 
 def figure(drawn: MatplotlibFigure, alt: str) -> Shown:
@@ -86,23 +89,27 @@ def figure(drawn: MatplotlibFigure, alt: str) -> Shown:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """A value as text: numbers as `dare_core.report.claims.number` writes them, a dash for none."""
     if isinstance(value, float):
-        return number(value) if value == value else "–"
+        return number(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "–" if value is None else str(value)
 
 
 def _is_number(value: Any) -> bool:
-    """A number, an interval or nothing: what stands to the right, and is not broken over lines."""
+    """Whether a value is a number, an interval or missing: such columns are aligned right and never broken."""
     if isinstance(value, str):
         return not value or (value[0] in "[-.0123456789" and value[-1] == "]")
     return value is None or isinstance(value, int | float)
 
 
 def with_intervals(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A row in which a number and its bounds (`X`, `X, low`, `X, high`) stand in one column, `X [95 %]`."""
+    """A row with a number and its bounds (`X`, `X, low`, `X, high`) joined in one column, `X [95 %]`.
+
+    >>> with_intervals({"model": "DARE", "AUC": 0.75, "AUC, low": 0.7, "AUC, high": 0.8})
+    {'model': 'DARE', 'AUC [95 %]': '0.7500 [0.7000, 0.8000]'}
+    """
     joined: dict[str, Any] = {}
     for column, value in line.items():
         if f"{column}, low" in line:
@@ -115,69 +122,87 @@ def with_intervals(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
-    """A table from rows with the same keys; numbers to the right, each with its interval (`with_intervals`)."""
+    """A table from rows with the same keys; numbers are aligned right, each with its interval (`with_intervals`).
+
+    >>> table([{"model": "DARE", "AUC": 0.75}, {"model": "TWIN", "AUC": None}], "Test scores")
+    Test scores
+    model  AUC
+    DARE   0.7500
+    TWIN   –
+    """
     if not rows:
         return Shown(f"{caption}: nothing to show", f"<p>{html.escape(caption)}: nothing to show</p>")
     rows = [with_intervals(row) for row in rows]
     columns = list(rows[0])
-    cells = [[cell(r.get(column)) for column in columns] for r in rows]
-    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    lines = ["  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True))]
-    lines += ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in cells]
+    lines = [columns, *([cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    padded = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     kinds = [
-        "number" if all(_is_number(r.get(column)) for r in rows) else "short" if width <= SHORT else "text"
+        "number" if all(_is_number(row.get(column)) for row in rows) else "short" if width <= SHORT else "text"
         for column, width in zip(columns, widths, strict=True)
     ]
-
-    def tags(values: Sequence[str], tag: str) -> str:
-        return "".join(
-            f'<{tag} class="{kind}">{html.escape(value)}</{tag}>' for kind, value in zip(kinds, values, strict=True)
-        )
-
-    body = "".join(f"<tr>{tags(line, 'td')}</tr>" for line in cells)
-    heading = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    text = "\n".join(([caption] if caption else []) + [line.rstrip() for line in lines])
+    head, *body = (list(zip(line, kinds, strict=True)) for line in lines)
     return Shown(
-        text,
-        f'<div class="study-table"><table class="table">{heading}<thead><tr>{tags(columns, "th")}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>",
+        "\n".join(([caption] if caption else []) + padded),
+        f'<div class="study-table">{_html_table(head, "".join(_html_row(line, "td") for line in body), caption)}</div>',
     )
 
 
-def verdict_class(measured: LedgerRow) -> str:
-    """The verdict as the name of a style."""
-    return measured.verdict.replace(",", "").replace(" ", "-")
+def _html_row(cells: Sequence[tuple[str, str]], tag: str) -> str:
+    """A row of texts, each with its style class ("" for none)."""
+    parts = (
+        f'<{tag} class="{kind}">{html.escape(text)}</{tag}>' if kind else f"<{tag}>{html.escape(text)}</{tag}>"
+        for text, kind in cells
+    )
+    return f"<tr>{''.join(parts)}</tr>"
 
 
-def describe(measured: LedgerRow) -> list[str]:
-    """What a ledger row rests on: kind of log, training samples, seeds or worlds, profile, competence."""
+def _html_table(head: Sequence[tuple[str, str]], body: str, caption: str = "") -> str:
+    """A table from its titles, each with its style class, and the HTML of its rows."""
+    heading = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f'<table class="table">{heading}<thead>{_html_row(head, "th")}</thead><tbody>{body}</tbody></table>'
+
+
+def describe(measured: LedgerRow) -> str:
+    """The basis of a ledger row: kind of log, profile, training samples, seeds or worlds, competence."""
     parts = [measured.kind, measured.profile]
     if measured.training_samples:
         parts.append(f"{measured.training_samples:,} training samples")
-    number_of, what = (measured.worlds, "world") if measured.worlds else (measured.seeds, "seed")
-    if number_of:
-        parts.append(f"{number_of} {what}{'s' if number_of != 1 else ''}")
+    count, what = (measured.worlds, "world") if measured.worlds else (measured.seeds, "seed")
+    if count:
+        parts.append(f"{count} {what}{'s' if count != 1 else ''}")
     if measured.competence is not None:
         parts.append(f"competence {measured.competence:.2f}")
-    return [part for part in parts if part]
+    return ", ".join(part for part in parts if part)
 
 
-def measured_cells(r: LedgerRow) -> str:
+MEASURED = (("log", ""), ("paper (quoted)", "number"), ("ours [95 %]", "number"), ("verdict", ""))
+"""Titles of the columns of `_measured_cells`, with their style classes."""
+
+
+def _measured_cells(r: LedgerRow) -> str:
     """The cells of a ledger row from the log on: log, the paper's number, ours with interval, the verdict."""
     ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
     if r.rebuilt is not None:
         ours += f"<br><small>this build {number(r.rebuilt)}</small>"
-    log = f"{html.escape(r.log or '–')}<br><small>{html.escape(', '.join(describe(r)))}</small>"
+    log = f"{html.escape(r.log or '–')}<br><small>{html.escape(describe(r))}</small>"
     note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
+    style_class = r.verdict.replace(",", "").replace(" ", "-")
     return (
         f'<td>{log}</td><td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
-        f'<td class="verdict {verdict_class(r)}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
+        f'<td class="verdict {style_class}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
     )
 
 
+def _titled(name: str, claim: Claim, mark: str = "") -> str:
+    """A claim's name in bold, its words and where the paper makes it."""
+    words = f"{html.escape(claim.claim)} <small>({html.escape(claim.source)})</small>"
+    return f"<strong>{name}{mark}</strong> {words}"
+
+
 def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
-    """The box that opens a chapter: claim, the paper's number, ours with its interval, the verdict. The primary
-    quantity of a claim is the one that is counted."""
+    """The box that opens a chapter: claims, and per quantity and log the paper's number, ours with its interval and the
+    verdict. The primary quantity of a claim is in bold; it alone is counted."""
     text: list[str] = []
     parts: list[str] = []
     for name in dict.fromkeys(r.claim for r in rows):
@@ -190,11 +215,23 @@ def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
             meaning = html.escape(entry.meaning)
             what = f"<strong>{meaning}</strong>" if r.primary else meaning
             side = "above" if entry.direction == "greater" else "below"
-            lines.append(f"<tr><td>{what}<br><small>claim: {side} {entry.null:g}</small></td>{measured_cells(r)}</tr>")
-        parts.append(
-            f"<p><strong>{name}.</strong> {html.escape(claim.claim)} <small>({html.escape(claim.source)})</small></p>"
-            '<table class="table"><thead><tr><th>quantity</th><th>log</th><th class="number">paper (quoted)</th>'
-            '<th class="number">ours [95 %]</th><th>verdict</th></tr></thead>'
-            f"<tbody>{''.join(lines)}</tbody></table>"
-        )
+            lines.append(f"<tr><td>{what}<br><small>claim: {side} {entry.null:g}</small></td>{_measured_cells(r)}</tr>")
+        parts.append(f"<p>{_titled(name, claim, '.')}</p>{_html_table((('quantity', ''), *MEASURED), ''.join(lines))}")
     return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')
+
+
+def ledger_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
+    """The whole ledger: one row per claim, quantity, log and embedding size; of a claim that is not measured, one."""
+    lines = []
+    for name, claim in claims.items():
+        own = [r for r in rows if r.claim == name]
+        if all(r.log is None and r.ours is None for r in own):
+            own = own[:1]
+        first = f'<td rowspan="{len(own)}" class="text">{_titled(name, claim)}</td>'
+        for r in own:
+            quantity = r.quantity.replace("_", " ")
+            what = f"<strong>{quantity}</strong>" if r.primary else quantity
+            lines.append(f"<tr>{first}<td>{what}</td>{_measured_cells(r)}</tr>")
+            first = ""
+    body = _html_table((("claim", ""), ("quantity", ""), *MEASURED), "".join(lines))
+    return Shown(table(ledger_table(rows)).text, f'<div class="study-table ledger">{body}</div>')
