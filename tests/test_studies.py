@@ -19,7 +19,7 @@ from dare_core.evaluation.intervals import Interval, all_above, interval, ratio_
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.report.claims import judge, load_claims
-from dare_core.studies import convergence, data, gradients, method, overall, your_own_log
+from dare_core.studies import convergence, gradients, method, overall, your_own_log
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
 from dare_core.studies.gradients import curves, negative_share, negative_steps, norm_ratio
@@ -313,8 +313,8 @@ def test_relevance_counts_by_brute_force() -> None:
 
 
 def test_what_is_built_into_a_generated_world_is_not_judged() -> None:
-    result = data.run(data.Config.checked({"world_users": 300, "targets": 19}))
-    lines = {line.quantity: line for line in result.record.rows}
+    record = run_chapter("data", world_users=300, targets=19)["record"]
+    lines = {line.quantity: line for line in record.rows}
     assert set(lines) == {"same_minus_other", "decay_slope"}
     assert lines["same_minus_other"].direction == "claimed"
     assert {line.verdict for line in lines.values()} == {"cannot be tested here"}
