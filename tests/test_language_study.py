@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_chapter
 
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import user_groups
+from dare_core.evaluation.intervals import interval, user_groups
 from dare_core.files import project_root
 from dare_core.language.gpt import KINDS
 from dare_core.language.runs import LanguageRun
 from dare_core.language.text import open_text, plays_text, spoken
 from dare_core.language.training import NANOGPT, NANOGPT_LOSS, LanguageRunConfig
-from dare_core.studies import language
-from dare_core.studies.language_comparison import Comparison
+from dare_core.studies.language import Comparison
 
 TINY = project_root().parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 QUICK = {"sizes": "32,4", "seeds": 2, "iterations": 10, "block": 16, "batch": 2, "layers": 1}
@@ -143,12 +143,8 @@ def test_quantities_by_brute_force() -> None:
         for seed in (1, 2, 3):
             weights = (groups != group).astype(float)
             assert left_out[seed - 1, 1 + group] == pytest.approx(mean_gap([64, 32], weights, [seed]))
-    gaps = {(line["size"], line["maps"]): line["minus with"] for line in comparison.gap_rows()}
-    assert gaps[64, "without"] == pytest.approx(mean_gap([64], plain, [1, 2, 3])) and len(gaps) == 8
-    line = next(line for line in comparison.gap_rows() if (line["size"], line["maps"]) == (32, "without"))
-    assert [line[f"seed {seed}"] for seed in (1, 2, 3)] == pytest.approx(
-        [mean_gap([32], plain, [s]) for s in (1, 2, 3)]
-    )
+    assert interval(comparison.gap([64])).estimate == pytest.approx(mean_gap([64], plain, [1, 2, 3]))
+    assert comparison.gap([32])[:, 0] == pytest.approx([mean_gap([32], plain, [s]) for s in (1, 2, 3)])
 
 
 def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None:
@@ -160,12 +156,12 @@ def test_a_gap_that_is_there_is_found_and_none_where_sizes_are_missing() -> None
     found = Comparison.of(comparison.runs).claims()
     assert (found["loss_gap_above_16"].low, found["loss_gap_above_16"].high) == pytest.approx((0.2, 0.2))
     assert found["gap_small_minus_large"].estimate == pytest.approx(-0.2)
-    shape = {line["size"]: (line["here"], line["matched"]) for line in Comparison.of(comparison.runs).shape_rows()}
+    shape = {size: Comparison.of(comparison.runs).shape(size)[1:] for size in (32, 8)}
     assert shape == {32: ("maps help", "yes"), 8: ("no gap to be seen", "yes")}
     for seed in (1, 2):
         runs["without", 8, seed].losses[:] -= 0.1
         runs["without", 32, seed].losses[:] -= 0.2
-    shape = {line["size"]: (line["here"], line["matched"]) for line in Comparison.of(comparison.runs).shape_rows()}
+    shape = {size: Comparison.of(comparison.runs).shape(size)[1:] for size in (32, 8)}
     assert shape == {32: ("no gap to be seen", "undecided"), 8: ("maps harm", "no")}
     assert not made_up([16, 8], 1).claims() and set(made_up([32], 1).claims()) == {"loss_gap_above_16"}
 
@@ -189,28 +185,34 @@ def own_text(folder: Path) -> str:
 
 
 def test_the_study_writes_its_record_and_reuses_its_runs(own_store: Path, tmp_path: Path) -> None:
-    config = language.Config.checked({**QUICK, "text": own_text(tmp_path)})
-    result = language.run(config)
-    content = json.loads((config.results_path / "language.json").read_text())
+    settings = {**QUICK, "text": own_text(tmp_path)}
+    chapter = run_chapter("language", **settings)
+    record = chapter["record"]
+    content = json.loads((record.config.results_path / "language.json").read_text())
     assert content["runs"] == {"computed": 12, "reused": 0}
     assert [line["quantity"] for line in content["rows"]] == ["gap_small_minus_large", "loss_gap_above_16"]
     assert {line["kind"] for line in content["rows"]} == {"own text"} and content["rows"][0]["seeds"] == 2
     assert content["rows"][0]["fingerprint"] == content["logs"]["speech"]["fingerprint"]
-    assert len(result.record.tables["losses"]) == 6 and len(result.record.tables["gaps"]) == 4
+    assert len(record.tables["losses"]) == 6 and len(record.tables["gaps"]) == 4
+    gaps = {(line["size"], line["maps"]): line for line in record.tables["gaps"]}
+    paired = chapter["comparison"].gap([32], "without")[:, 0]
+    assert [gaps[32, "without"][f"seed {seed}"] for seed in (1, 2)] == list(paired)
+    assert gaps[32, "without"]["minus with"] == pytest.approx(paired.mean())
     runs = sorted((own_store / "language").iterdir())
     (runs[0] / "losses.safetensors").write_bytes(b"damaged")
-    again = language.run(config)
-    assert (again.record.store.computed, again.record.store.reused) == (1, 11)
-    assert again.record.rows == result.record.rows
-    longer = language.run(config.model_copy(update={"iterations": 20, "sizes": "32"}))
-    assert longer.record.rows[1].ours != result.record.rows[1].ours
-    assert longer.record.rows[0].verdict == "cannot be tested here" and "both sides" in longer.record.rows[0].note
-    alone = language.run(config.model_copy(update={"seeds": 1}))
-    for row in alone.record.rows:  # the number is shown, and not judged
+    again = run_chapter("language", **settings)["record"]
+    assert (again.store.computed, again.store.reused) == (1, 11)
+    assert again.rows == record.rows
+    longer = run_chapter("language", **settings | {"iterations": 20, "sizes": "32"})["record"]
+    assert longer.rows[1].ours != record.rows[1].ours
+    assert longer.rows[0].verdict == "cannot be tested here" and "both sides" in longer.rows[0].note
+    alone = run_chapter("language", **settings | {"seeds": 1})["record"]
+    for row in alone.rows:  # the number is shown, and not judged
         assert row.ours is not None and row.verdict == "cannot be tested here" and "1 of at least 2 seeds" in row.note
-    for shown in (language.show_losses(result), language.show_curves(result)):
-        assert "alt=" in shown.html and "without" in shown.text
-    assert "size 32" in language.show_curves(result).text and "P3" in result.record.summary()
+    losses, curves = (shown for shown in chapter["shown"] if "[figure]" in repr(shown))
+    for drawn in (losses, curves):
+        assert "alt=" in drawn.html and "without" in drawn.text
+    assert "size 32" in curves.text and "P3" in record.summary()
 
 
 def test_nanogpt_s_setting() -> None:
