@@ -25,10 +25,9 @@ from common import figure_line, write_figures
 from dare_core.data.samples import Clicks, Samples
 from dare_core.data.worlds import WorldConfig
 from dare_core.evaluation.discriminability import CLUSTERS, cluster, discriminability
-from dare_core.evaluation.gains import GainRule
 from dare_core.evaluation.intervals import user_groups
-from dare_core.evaluation.relevance import relevance_counts
-from dare_core.evaluation.retrieval import mean_ndcg, retrieve_by_rule
+from dare_core.evaluation.relevance import GainRule, judged_gains, relevance_counts
+from dare_core.evaluation.retrieval import ndcg, retrieve_by_rule
 
 OUT = Path(__file__).parent / "results" / "analyses.json"
 USERS, TARGETS, CANDIDATES, CATEGORIES, ITEMS, LENGTH, HISTORY = 86_000, 19, 3, 9_407, 4_068_790, 300, 200
@@ -69,7 +68,16 @@ def ranked(samples: Samples) -> Callable[[], object]:
     fields = {field.name: getattr(samples, field.name) for field in dataclasses.fields(samples)}
     test = Samples(**{k: v[last] if isinstance(v, torch.Tensor) else v for k, v in fields.items()})
     order = retrieve_by_rule("random", test, 20).order
-    return lambda: mean_ndcg(samples, test, order, GainRule(700, 10, HISTORY))
+
+    def mean() -> np.ndarray:
+        total, count = np.zeros(order.shape[-1]), 0
+        for found, kept, gains in judged_gains(samples, test, GainRule(700, 10, HISTORY)):
+            values = ndcg(gains[kept], order[found.row, found.candidate][kept])
+            known = ~np.isnan(values[:, -1])
+            total, count = total + values[known].sum(0), count + int(known.sum())
+        return total / max(count, 1)
+
+    return mean
 
 
 def clustered(samples: Samples) -> Callable[[], object]:

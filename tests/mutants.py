@@ -63,8 +63,8 @@ MUTANTS = [
     Mutant(
         "mutual information in nats",
         "dare_core/evaluation/metrics.py",
-        "math.log2(joint",
-        "math.log(joint",
+        "math.log2(table",
+        "math.log(table",
         "metrics studies",
     ),
     Mutant("the interval's level", "dare_core/evaluation/intervals.py", "LEVEL = 0.95", "LEVEL = 0.90", "intervals"),
@@ -253,8 +253,7 @@ MUTANTS = [
     Mutant(
         "the best setting of another log",
         "dare_core/studies/sweeps.py",
-        "asked = (experiment.fingerprint, experiment.config.size, experiment.config.epochs)\n"
-        '    return [row for row in rows if (row["fingerprint"], row["size"], row["epochs"]) == asked]',
+        "return [row for row in rows if all(row.get(key) == value for key, value in asked.items())]",
         "return list(rows)",
         "sweeps",
     ),

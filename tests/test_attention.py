@@ -19,29 +19,32 @@ from dare_core.config import ModelConfig, SampleConfig
 from dare_core.data.logs import Log, store_log
 from dare_core.data.samples import Samples, make_samples
 from dare_core.errors import InputError
-from dare_core.evaluation.attention_maps import (
-    divergence,
-    learned_attention,
-    mean_items,
-    own_first,
-    rank_correlation,
-    symmetry,
-)
-from dare_core.evaluation.gains import Cells, GainRule, cells, expected_information, information_gains
 from dare_core.evaluation.intervals import wilson
-from dare_core.evaluation.relevance import relevance_counts
+from dare_core.evaluation.relevance import (
+    Cells,
+    GainRule,
+    cells,
+    expected_information,
+    information_gains,
+    relevance_counts,
+)
 from dare_core.evaluation.retrieval import (
     RULES,
     candidate_ndcg,
+    divergence,
     jaccard,
+    learned_attention,
     left_out_share,
-    mean_ndcg,
+    mean_items,
     ndcg,
+    own_first,
+    rank_correlation,
     retrieve,
     retrieve_by_rule,
     retrieved_mask,
     same_category_counts,
     search,
+    symmetry,
 )
 from dare_core.models.click_model import ClickModel
 from dare_core.models.zoo import build_model
@@ -183,16 +186,6 @@ def test_perfect_retrieval_has_ndcg_one_and_a_shifted_history_less(splits: dict[
     assert np.nanmin(values) == pytest.approx(1.0)
     shifted = candidate_ndcg(np.roll(found.information, 1, -1), perfect, found.judged)
     assert np.nanmean(shifted) < 0.9
-
-
-def test_mean_ndcg_is_the_mean_of_all_chunks(splits: dict[str, Samples]) -> None:
-    rule = GainRule(60, 3, 12)
-    order = retrieve_by_rule("newest", splits["test"], 6).order
-    found = information_gains(splits["train"], splits["test"], rule)
-    values = candidate_ndcg(found.information, order, found.judged)
-    mean, count = mean_ndcg(splits["train"], splits["test"], order, rule)
-    assert mean == pytest.approx(np.nanmean(values, (0, 1)), rel=1e-5)
-    assert count == np.isfinite(values[..., -1]).sum() > 10
 
 
 @pytest.mark.parametrize("name", ["DARE", "DIN", "TWIN (hard)", "ETA", "TWIN (w/ proj.)"])

@@ -9,7 +9,8 @@ from conftest import SMALL_SAMPLES, make_log
 
 from dare_core.data.samples import Samples, make_samples
 from dare_core.evaluation.intervals import user_groups
-from dare_core.evaluation.relevance import decay_slope, relevance_counts, same_minus_other, user_weights
+from dare_core.evaluation.relevance import relevance_counts, user_weights
+from dare_core.studies.data import decay_slope, same_minus_other
 
 
 def dense_hits(samples: Samples, categories: np.ndarray, positions: int) -> np.ndarray:

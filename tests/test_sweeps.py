@@ -13,8 +13,8 @@ from conftest import run_chapter
 from dare_core.config import RunConfig
 from dare_core.data.logs import Log
 from dare_core.errors import InputError
-from dare_core.evaluation.gains import information_gains
 from dare_core.evaluation.intervals import Interval, user_groups
+from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.evaluation.search_stage import SearchTime
 from dare_core.models.zoo import ClickModel, build_model

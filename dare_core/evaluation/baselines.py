@@ -1,4 +1,4 @@
-"""Rules without learning: the level that any model must clear (`official-code` facts, 9 and 10).
+"""Baselines without learning: the level that any model must reach.
 
 Each gives a score (H, C) to every candidate from the candidate and the history alone. The logistic regression
 weighs these few features; it is fitted to the validation samples, because training targets are themselves

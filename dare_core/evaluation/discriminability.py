@@ -28,14 +28,14 @@ from threadpoolctl import threadpool_limits
 
 from dare_core.data.samples import Samples
 from dare_core.errors import InputError
-from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.metrics import Array, mutual_information
 from dare_core.models.click_model import ClickModel, Form
 
 Representation = Literal["pooled history", "whole input"]
 CLUSTERS = (2, 5, 10, 20, 30, 50, 100, 200, 300, 500, 700, 1_000)
 """Numbers of clusters of the published analysis."""
 FEWEST = 5
-"""Samples a cluster below which a number of clusters is left out: what is left there is mostly chance."""
+"""Samples per cluster below which a number of clusters is left out: what is left there is mostly chance."""
 FITTED = 256_000
 """Samples that K-means is fitted to, counted anew in each pass; of more samples, so many are drawn."""
 PERMUTATIONS = 20
@@ -44,7 +44,7 @@ BLOCK = 512
 
 
 def usable(numbers: tuple[int, ...], samples: int) -> list[int]:
-    """The numbers of clusters with at least `FEWEST` samples a cluster. Raises InputError where there are none."""
+    """The numbers of clusters with at least `FEWEST` samples per cluster. Raises InputError where there are none."""
     kept = [number for number in sorted(set(numbers)) if number * FEWEST <= samples]
     if not kept:
         raise InputError(
@@ -100,10 +100,7 @@ def information(clicked: np.ndarray, total: np.ndarray) -> Array:
 
     Clusters without samples add nothing.
     """
-    n, positives = total.sum(-1), clicked.sum(-1)
-    within = xlogy(clicked, clicked) + xlogy(total - clicked, total - clicked) - xlogy(total, total)
-    margins = xlogy(n, n) - xlogy(positives, positives) - xlogy(n - positives, n - positives)
-    return np.maximum((within.sum(-1) + margins) / n, 0.0)
+    return mutual_information(np.stack([clicked, total - clicked], -1)) * np.log(2)
 
 
 def entropy(counts: np.ndarray) -> float:

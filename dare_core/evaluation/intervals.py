@@ -62,13 +62,17 @@ UNKNOWN = Interval(*(float("nan"),) * 5, 0)
 
 
 def user_groups(users: np.ndarray, groups: int = GROUPS, seed: int = 0) -> np.ndarray:
-    """(H,) random group of each target's user: the users of one group are left out together."""
+    """(H,) random group from 0 of each target's user, at most `groups`: users of one group are left out together."""
     different, number = np.unique(users, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(different)) % min(groups, len(different)))[number]
 
 
 def leave_out(groups: np.ndarray | None, size: int) -> Array:
-    """(1 + G, size) weights: everybody, then everybody but each group. Without groups (1, size)."""
+    """(1 + G, size) weights of 1: of all, then of all but each group, of `groups` (size,). Without groups (1, size).
+
+    >>> leave_out(np.array([0, 1, 1]), 3).tolist()
+    [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+    """
     if groups is None:
         return np.ones((1, size))
     return np.concatenate([np.ones((1, size)), groups[None] != np.arange(groups.max() + 1)[:, None]])
@@ -81,6 +85,9 @@ def interval(replicates: Replicates, level: float = LEVEL) -> Interval:
     Satterthwaite's degrees of freedom, because three seeds say little about their own spread. What the seed moves
     in a user's samples counts in both parts, so that the interval is rather too wide than too narrow. Without
     groups: Student's t over worlds. With a single seed it is over users alone.
+
+    >>> str(interval(np.array([[0.1], [0.2], [0.3]])))
+    '0.2000 [-0.0484, 0.4484]'
     """
     seeds, columns = replicates.shape
     if not np.isfinite(replicates[:, 0]).all():
@@ -101,7 +108,11 @@ def interval(replicates: Replicates, level: float = LEVEL) -> Interval:
 
 
 def ratio_interval(first: Replicates, second: Replicates, level: float = LEVEL) -> Interval:
-    """Geometric mean over seeds of first / second, with an interval made on the log scale."""
+    """Geometric mean over seeds of first / second, with an interval made on the log scale.
+
+    >>> ratio_interval(np.array([[2.0], [4.0]]), np.array([[1.0], [1.0]])).estimate.__round__(4)
+    2.8284
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         logarithm = interval(np.log(first) - np.log(second), level)
     estimate, low, high = (float(np.exp(value)) for value in (logarithm.estimate, logarithm.low, logarithm.high))
@@ -109,7 +120,7 @@ def ratio_interval(first: Replicates, second: Replicates, level: float = LEVEL) 
 
 
 def wilson(share: float, count: int, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a share of `count` independent things."""
+    """Wilson's interval (1927) of a share of `count` independent cases."""
     z = float(student.ppf((1 + level) / 2, 1e6))
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * ((share * (1 - share) + z**2 / (4 * count)) / count) ** 0.5

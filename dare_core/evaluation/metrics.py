@@ -1,4 +1,4 @@
-"""The metrics, each defined once."""
+"""Metrics: AUC, GAUC, logloss, accuracy, mutual information. Each is defined once."""
 
 import math
 from dataclasses import dataclass
@@ -13,27 +13,44 @@ Array = NDArray[np.float64]
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve over all samples, ties counted half; NaN when not both classes are there."""
+    """Area under the ROC curve, ties counted half.
+
+    Parameters
+    ----------
+    labels, scores : arrays of equal shape
+        Labels are positive for clicked samples; higher scores mean that a click is more likely.
+
+    Returns
+    -------
+    Between 0 and 1, 0.5 for scores without information; NaN unless both classes are present.
+
+    >>> auc(np.array([1, 0, 0]), np.array([0.8, 0.3, 0.8]))
+    0.75
+    """
     labels, scores = labels.ravel(), scores.ravel()
     if not len(labels) or labels.min() == labels.max():
         return float("nan")
     return float(roc_auc_score(labels, scores))
 
 
-def sample_logloss(labels: np.ndarray, probability: np.ndarray) -> Array:
-    """Cross-entropy in nats of each sample; probabilities are kept 1e-8 away from 0 and 1 (in float64: float32 has
-    no number between 1 - 1e-8 and 1)."""
-    clicked = probability.astype(np.float64).clip(1e-8, 1 - 1e-8)
-    return -np.log(np.where(labels > 0, clicked, 1 - clicked))
-
-
 def logloss(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Mean cross-entropy in nats."""
-    return float(sample_logloss(labels, probability).mean())
+    """Mean cross-entropy in nats of labels and probabilities of equal shape; at least 0, ln 2 for always 1/2.
+
+    Probabilities are kept 1e-8 away from 0 and 1, in float64: float32 has no number between 1 - 1e-8 and 1.
+
+    >>> round(logloss(np.array([1, 0]), np.array([0.5, 0.5])), 4)
+    0.6931
+    """
+    clicked = probability.astype(np.float64).clip(1e-8, 1 - 1e-8)
+    return float(-np.log(np.where(labels > 0, clicked, 1 - clicked)).mean())
 
 
 def accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Share of samples on the right side of probability 1/2."""
+    """Share of samples on the right side of probability 1/2, between 0 and 1.
+
+    >>> accuracy(np.array([1, 0, 0]), np.array([0.9, 0.2, 0.6])) == 2 / 3
+    True
+    """
     return float(((probability > 0.5) == (labels > 0)).mean())
 
 
@@ -47,15 +64,25 @@ class GroupedAUC:
 
 
 def grouped_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> GroupedAUC:
-    """GAUC: the mean over groups of the AUC within the group, weighted by its number of samples.
+    """GAUC (Zhu et al. 2017): mean over groups of the AUC within the group, weighted by its number of samples.
 
-    Arguments are flat arrays of equal length. Within a group, AUC is the Mann-Whitney statistic with ties
-    counted half. (The published code's "GAUC" groups by the target's category, not by user: give either.)
+    Parameters
+    ----------
+    labels, scores, groups : arrays of equal shape
+        The group is the user, or, as in the published code, the target's category.
+
+    Returns
+    -------
+    A value between 0 and 1, NaN where no group has both classes; the number of groups that count, and of those left
+    out. Within a group, AUC is the Mann-Whitney statistic with ties counted half.
+
+    >>> grouped_auc(np.array([1, 0, 1, 0, 0]), np.array([2, 1, 1, 1, 0]), np.array([7, 7, 8, 8, 9]))
+    GroupedAUC(value=0.75, groups=2, left_out=1)
     """
     frame = pl.DataFrame({"label": labels.ravel(), "score": scores.ravel(), "group": groups.ravel()})
     table = (
         frame.with_columns(pl.col("score").rank("average").over("group").alias("rank"))
-        .group_by("group")
+        .group_by("group", maintain_order=True)
         .agg(
             pl.len().alias("n").cast(pl.Float64),
             pl.col("label").sum().alias("positives").cast(pl.Float64),
@@ -74,9 +101,19 @@ def grouped_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> G
 def resampled_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Array:
     """AUC under several weightings of the samples at once, ties counted half.
 
-    Arguments: labels and scores (n,), weights (B, n), for example how often a bootstrap drew each sample.
-    Returns (B,). Equal to `sklearn.metrics.roc_auc_score(..., sample_weight=w)` for each row, with one sort
-    in place of B; NaN where a class is missing.
+    Parameters
+    ----------
+    labels, scores : (n,)
+    weights : (B, n)
+        For example 0 for the samples of users that are left out, or how often a bootstrap drew each sample.
+
+    Returns
+    -------
+    (B,) as `sklearn.metrics.roc_auc_score(..., sample_weight=w)` gives for each row, with one sort instead of B; NaN
+    where a class is missing.
+
+    >>> resampled_auc(np.array([1, 0, 0]), np.array([0.5, 0.9, 0.1]), np.array([[1, 1, 1], [1, 0, 1]])).tolist()
+    [0.5, 1.0]
     """
     if not len(scores):
         return np.full(len(weights), np.nan)
@@ -96,28 +133,49 @@ def resampled_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
 
 
 @numba.njit(cache=True)
-def table_information(n11: float, n10: float, n01: float, n00: float) -> float:
-    """`binary_mutual_information` of one table."""
-    a, b, c, d = float(n11), float(n10), float(n01), float(n00)
-    n, total = a + b + c + d, 0.0
-    for joint, first, second in ((a, a + b, a + c), (b, a + b, b + d), (c, c + d, a + c), (d, c + d, b + d)):
-        if joint > 0:
-            total += joint / n * math.log2(joint / first * (n / second))
+def table_information(table: np.ndarray) -> float:
+    """`mutual_information` of one table (K, L)."""
+    n = total = 0.0
+    for j in range(table.shape[1]):
+        for i in range(table.shape[0]):
+            n += table[i, j]
+    for j in range(table.shape[1]):
+        column = 0.0
+        for i in range(table.shape[0]):
+            column += table[i, j]
+        for i in range(table.shape[0]):
+            if table[i, j] > 0:
+                row = 0.0
+                for k in range(table.shape[1]):
+                    row += table[i, k]
+                total += table[i, j] / n * math.log2(table[i, j] / column * (n / row))
     return max(total, 0.0)
 
 
 @numba.njit(cache=True, parallel=True)
-def _informations(n11: Array, n10: Array, n01: Array, n00: Array) -> Array:
-    found = np.empty(len(n11))
-    for i in numba.prange(len(n11)):
-        found[i] = table_information(n11[i], n10[i], n01[i], n00[i])
+def _informations(tables: Array) -> Array:
+    found = np.empty(len(tables))
+    for i in numba.prange(len(tables)):
+        found[i] = table_information(tables[i])
     return found
 
 
-def binary_mutual_information(n11: Array, n10: Array, n01: Array, n00: Array) -> Array:
-    """Mutual information in bits of two binary variables from their four counts (element-wise).
+def mutual_information(tables: np.ndarray) -> Array:
+    """Mutual information in bits of two discrete variables, estimated from counts.
 
-    I = sum_xy p(x, y) log2(p(x, y) / (p(x) p(y))), with 0 log 0 = 0; 0 where there are no counts.
+    I = sum_xy p(x, y) log2(p(x, y) / (p(x) p(y))), with 0 log 0 = 0 (Cover & Thomas, 2.28).
+
+    Parameters
+    ----------
+    tables : (..., K, L)
+        Contingency tables: how often the first variable has its k-th value and the second its l-th.
+
+    Returns
+    -------
+    (...,) at least 0, at most log2 of the smaller of K and L; 0 for tables without counts.
+
+    >>> mutual_information(np.array([[[5, 0], [0, 5]], [[5, 5], [5, 5]]])).tolist()
+    [1.0, 0.0]
     """
-    counts = np.broadcast_arrays(n11, n10, n01, n00)
-    return _informations(*(part.ravel() for part in counts)).reshape(counts[0].shape)
+    flat = np.ascontiguousarray(tables, np.float64).reshape(-1, *tables.shape[-2:])
+    return _informations(flat).reshape(tables.shape[:-2])  # type: ignore[no-any-return]

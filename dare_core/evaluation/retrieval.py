@@ -1,27 +1,32 @@
-"""Retrieval as it is judged: what a model or a rule retrieves, in which order, and how much of what
-matters is among them (paper, 4.3, figure 9 and appendix E.4)."""
+"""Retrieval and learned attention: which behaviours a model or a baseline retrieves, the NDCG of that ranking (paper,
+4.3, figure 9, appendix E.4), and the attention a model has learned, beside the relevance in the log (figure 8)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
+from scipy.special import rel_entr, softmax
+from scipy.stats import rankdata
 from torch import Tensor
 
 from dare_core.data.samples import Batch, Samples
-from dare_core.evaluation.gains import GainRule, judged_gains
 from dare_core.evaluation.metrics import Array
 from dare_core.models.attention import LearnedScore
 from dare_core.models.click_model import ClickModel
+from dare_core.models.embeddings import SIDES, Role, Rows
 from dare_core.models.results import SearchResult
 
 HISTORIES = 512
+"""Histories that are computed at once."""
 NOT_RETRIEVED = -1
 RULES = ("same category, then newest", "newest", "random")
+"""Baselines that retrieve without learning."""
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What is retrieved for C candidates of H histories, and how attention is spread over it."""
+    """Behaviours retrieved for C candidates of H histories, and the share of attention on recent ones."""
 
     order: np.ndarray  # (H, C, K) columns of the history by falling score; -1 where fewer are retrieved
     recent_other: np.ndarray  # (H, C) attention on recent behaviours of another category, NaN for rules
@@ -59,10 +64,10 @@ def same_category(batch: Batch) -> Tensor:
 
 
 def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, items: bool = False) -> Retrieval:
-    """What a model retrieves, by falling score, with its own search (see `search` for `items`).
+    """Behaviours that a model retrieves, by falling score, with its own search (see `search` for `items`).
 
-    `recent_other` is the share of the attention weight (softmax over the retrieved) on behaviours that stand
-    at the `recent` newest positions and are not of the candidate's category. The model is in evaluation mode.
+    `recent_other` is the share of the attention weight (softmax over the retrieved) on behaviours at the `recent`
+    newest positions that are not of the candidate's category. The model must be in evaluation mode.
     """
     orders, shares = [], []
     for at in range(0, len(samples), HISTORIES):
@@ -76,7 +81,7 @@ def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, 
 
 
 def retrieve_by_rule(rule: str, samples: Samples, top_k: int, seed: int = 0) -> Retrieval:
-    """What a rule without learning retrieves: see `RULES`."""
+    """Behaviours that one of the baselines `RULES` retrieves; `seed` is that of "random"."""
     generator = torch.Generator().manual_seed(seed)
     orders = []
     for at in range(0, len(samples), HISTORIES):
@@ -119,9 +124,18 @@ def left_out_share(order: np.ndarray, samples: Samples) -> Array:
 def ndcg(gains: np.ndarray, order: np.ndarray, ideal_at_end: bool = False) -> Array:
     """Normalised discounted cumulative gain at k = 1..K (Järvelin & Kekäläinen 2002), discount 1 / log2(rank + 1).
 
-    Arguments: gains (n, N), none negative; order (n, K), columns by falling score, -1 for none. Returns
-    (n, K). The ideal is the k highest gains; with `ideal_at_end`, as published, the K highest at every k.
-    NaN where all gains are 0.
+    Parameters
+    ----------
+    gains : (n, N) of every behaviour, none negative.
+    order : (n, K) columns of the retrieved behaviours by falling score, -1 for none.
+    ideal_at_end : compare with the K highest gains at every k, as published, instead of with the k highest.
+
+    Returns
+    -------
+    (n, K) between 0 and 1; NaN where all gains are 0.
+
+    >>> ndcg(np.array([[3.0, 0.0, 1.0]]), np.array([[0, 2]])).tolist()
+    [[1.0, 1.0]]
     """
     k = order.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
@@ -141,20 +155,6 @@ def candidate_ndcg(gains: np.ndarray, order: np.ndarray, judged: np.ndarray, ide
     return values
 
 
-def mean_ndcg(
-    train: Samples, test: Samples, order: np.ndarray, rule: GainRule, ideal_at_end: bool = False
-) -> tuple[Array, int]:
-    """Mean NDCG at 1..K (K,) of an order (H, C, K) over the test samples that are judged and have a gain, and how
-    many these are. Gains come and go in chunks, so memory does not grow with the number of samples."""
-    total, count = np.zeros(order.shape[-1]), 0
-    for found, kept, gains in judged_gains(train, test, rule):
-        values = ndcg(gains[kept], order[found.row, found.candidate][kept], ideal_at_end)
-        known = ~np.isnan(values[:, -1])
-        total += values[known].sum(0)
-        count += int(known.sum())
-    return total / max(count, 1), count
-
-
 def retrieved_mask(order: np.ndarray, length: int) -> np.ndarray:
     """(..., N) true for the retrieved columns."""
     mask = np.zeros((*order.shape[:-1], length + 1), bool)  # the last column takes those that are not there
@@ -169,6 +169,103 @@ def best_columns(gains: np.ndarray, top_k: int) -> np.ndarray:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> Array:
-    """(...,) shared over all of two retrieved sets (..., N); 1 where both are empty."""
+    """(...,) size of the intersection over that of the union of two sets (..., N); 1 where both are empty.
+
+    >>> float(jaccard(np.array([True, True, False]), np.array([False, True, True]))) == 1 / 3
+    True
+    """
     either = (first | second).sum(-1)
     return np.where(either > 0, (first & second).sum(-1) / np.maximum(either, 1), 1.0)
+
+
+def mean_items(item_category: np.ndarray, clicks: np.ndarray, categories: np.ndarray) -> csr_matrix:
+    """(T, items + 1) weights of each category's items, by their clicks: rows sum to 1 (0 where there are none)."""
+    place = np.full(int(max(item_category.max(), categories.max())) + 1, -1)
+    place[categories] = np.arange(len(categories))
+    item = np.flatnonzero((place[item_category] >= 0) & (clicks > 0))
+    row = place[item_category[item]]
+    total = np.bincount(row, clicks[item], len(categories))
+    return csr_matrix((clicks[item] / total[row], (row, item)), (len(categories), len(item_category)))
+
+
+@torch.no_grad()
+def learned_attention(
+    model: ClickModel, categories: np.ndarray, positions: int, items: csr_matrix | None = None
+) -> Array:
+    """(T, T, P) score of a behaviour of category b at position p (from 1) for a target of category c: [c, b, p-1].
+
+    From category and position alone, as in the published analysis: the item fields are zero, after any projection. With
+    `items` (T, items + 1), weights of each category's items, they are the weighted mean item embedding instead; DIN's
+    score needs them. A score without position is the same at every position.
+    """
+    t = len(categories)
+    ids = torch.from_numpy(np.asarray(categories)).long()
+    rows: dict[Role, Rows] = {}
+    for side in SIDES:
+        role: Role = ("attention", side)
+        item = model.embeddings.table(role, "item")
+        mean = torch.zeros(t, item.shape[1])
+        if items is not None:
+            mean = torch.from_numpy(items @ item.numpy()).to(item.dtype)
+        fields = {"item": mean, "category": model.embeddings.table(role, "category")[ids]}
+        # Each behaviour category is a history of its own, which holds nothing else at any position.
+        if side == "target":
+            rows[role] = {field: values.expand(t, t, -1) for field, values in fields.items()}
+        else:
+            rows[role] = {field: values.unsqueeze(1).expand(t, positions, -1) for field, values in fields.items()}
+        if "position" in model.embeddings.fields:
+            table = model.embeddings.table(role, "position")
+            rows[role]["position"] = table[:1] if side == "target" else table[1 : positions + 1]
+    used = model.embeddings.maps(rows) if model.embeddings.maps is not None else rows
+    target, behaviour = used["attention", "target"], used["attention", "behaviour"]
+    if items is None:
+        target = target | {"item": torch.zeros_like(target["item"])}
+        behaviour = behaviour | {"item": torch.zeros_like(behaviour["item"])}
+    scores = model.score(target, behaviour)  # (b, c, p)
+    return scores.transpose(0, 1).double().numpy()
+
+
+def map_of(
+    model: ClickModel, categories: np.ndarray, positions: int, items: csr_matrix, with_items: bool = False
+) -> Array:
+    """`learned_attention`, with mean items where asked for and where the score needs them."""
+    return learned_attention(model, categories, positions, items if with_items or needs_items(model) else None)
+
+
+def rank_correlation(first: Array, second: Array) -> Array:
+    """(T,) Spearman's rank correlation over (b, p) of two arrays (T, T, P), ties at their mean rank; NaN where
+    one of them is constant."""
+    ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (first, second)]
+    a, b = (r - r.mean(1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+
+
+def divergence(relevance: Array, scores: Array) -> Array:
+    """(T,) Jensen-Shannon divergence in bits, over (b, p), of relevance (T, T, P) brought to a sum of 1 and the
+    softmax of the scores; 0 where they agree, at most 1, NaN where there is no relevance."""
+    flat = relevance.reshape(len(relevance), -1)
+    with np.errstate(invalid="ignore"):
+        first = flat / flat.sum(1, keepdims=True)
+    second = softmax(scores.reshape(len(scores), -1), 1)
+    middle = (first + second) / 2
+    nats = (rel_entr(first, middle) + rel_entr(second, middle)).sum(1) / 2
+    return np.maximum(nats, 0) / np.log(2)
+
+
+def symmetry(relevance: Array) -> float:
+    """Spearman's rank correlation of relevance (T, T) with its transpose, over all ordered pairs of two
+    different categories."""
+    off = ~np.eye(len(relevance), dtype=bool)
+    return float(rank_correlation(relevance[off][None, None], relevance.T[off][None, None])[0])
+
+
+def own_first(relevance: Array) -> float:
+    """Share of target categories whose most relevant behaviour category is their own; by chance 1 / T."""
+    return float((relevance.argmax(1) == np.arange(len(relevance))).mean())
+
+
+def mean_known(values: Array) -> float:
+    """Mean of the finite values; NaN where none is finite."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -12,29 +12,33 @@ from dare_core.data.generated import world_of
 from dare_core.data.logs import Log
 from dare_core.data.samples import Samples, training_counts
 from dare_core.data.worlds import true_relevance
-from dare_core.evaluation.attention_maps import (
-    map_of,
-    mean_items,
-    mean_known,
-    own_first,
-    rank_correlation,
-    symmetry,
-)
-from dare_core.evaluation.gains import Gains, category_totals, information_gains
 from dare_core.evaluation.intervals import Interval, Replicates, interval, wilson
 from dare_core.evaluation.metrics import Array
-from dare_core.evaluation.relevance import RelevanceCounts, relevance_counts, user_weights
+from dare_core.evaluation.relevance import (
+    Gains,
+    RelevanceCounts,
+    category_totals,
+    information_gains,
+    relevance_counts,
+    user_weights,
+)
 from dare_core.evaluation.retrieval import (
     RULES,
     Retrieval,
     best_columns,
     candidate_ndcg,
     left_out_share,
+    map_of,
+    mean_items,
+    mean_known,
+    own_first,
+    rank_correlation,
     retrieve,
     retrieve_by_rule,
     retrieved_mask,
     same_category,
     same_category_counts,
+    symmetry,
 )
 from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, Experiment

@@ -6,9 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from dare_core.evaluation.attention_maps import learned_attention, mean_known
 from dare_core.evaluation.intervals import interval
-from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule, same_category
+from dare_core.evaluation.retrieval import (
+    candidate_ndcg,
+    learned_attention,
+    mean_known,
+    retrieve,
+    retrieve_by_rule,
+    same_category,
+)
 from dare_core.models.click_model import ClickModel
 from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment

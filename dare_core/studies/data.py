@@ -29,6 +29,23 @@ def replicates_of(
     return np.stack(rows)
 
 
+def same_minus_other(information: Array, positions: int = 10) -> float:
+    """Mean information (T, T, P) of same-category behaviours minus that of other categories, in thousandths of a bit,
+    at the newest positions; NaN for one category. What counts show by chance is in both, and cancels."""
+    recent = information[:, :, :positions].mean(2)
+    same = np.eye(len(recent), dtype=bool)
+    return float(1e3 * (recent[same].mean() - recent[~same].mean())) if len(recent) > 1 else float("nan")
+
+
+def decay_slope(information: Array) -> float:
+    """Slope of the mean same-category information (T, T, P) on ln(position), relative to its mean over positions;
+    negative where relevance decays with position, NaN where there is nothing to decay."""
+    same = np.einsum("iip->p", information) / len(information)
+    x = np.log(np.arange(1, len(same) + 1))
+    mean = same.mean()
+    return float(np.polyfit(x, same / mean, 1)[0]) if mean > 0 and len(same) > 1 else float("nan")
+
+
 def information_by_position(relevance: Sequence[RelevanceCounts]) -> Array:
     """(3, P) mutual information in bits by position: of same-category behaviours, of those of other categories, and
     what independent variables would show. Means over seeds and target categories, which may vary with the seed."""

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dare_core.evaluation.gains import information_gains
 from dare_core.evaluation.intervals import Replicates
 from dare_core.evaluation.metrics import Array
+from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
 from dare_core.studies import settings
 from dare_core.studies.attention import candidate_means

@@ -12,7 +12,7 @@ from dare_core.report.settings import ChapterConfig
 
 if TYPE_CHECKING:
     from dare_core.data.logs import Log
-    from dare_core.evaluation.gains import GainRule
+    from dare_core.evaluation.relevance import GainRule
     from dare_core.language.gpt import Kind
     from dare_core.language.training import LanguageRunConfig
 
@@ -136,7 +136,7 @@ class GainSettings(StudyConfig):
     @property
     def rule(self) -> "GainRule":
         """Which cells are trusted."""
-        from dare_core.evaluation.gains import GainRule
+        from dare_core.evaluation.relevance import GainRule
 
         return GainRule(self.least_samples, self.least_cell, self.most_thin, self.published_ndcg)
 
