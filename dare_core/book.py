@@ -64,7 +64,13 @@ def read_plan(name: str) -> dict[str, Any]:
 def chapter_names() -> list[str]:
     """Every chapter of the book by its study's name, in reading order, the landing page first."""
     toc = read_plan("_toc.yml")
-    return [Path(file).name for file in (toc["root"], *(chapter["file"] for chapter in toc["chapters"]))]
+    files = [toc["root"], *(chapter["file"] for chapter in toc["chapters"])]
+    return [Path(file).name for file in files if not is_page(file)]
+
+
+def is_page(file: str) -> bool:
+    """Whether an entry of `_toc.yml` is a page of text in `book/`, which every book has and nothing executes."""
+    return file.startswith("book/")
 
 
 def notebook_of(name: str) -> Path:
@@ -280,7 +286,11 @@ def _stage(out: Path, results: Path, names: list[str]) -> None:
     (static / "mathjax").mkdir()
     shutil.copy(Path(mathjax.origin).parent / "static" / "mathjax" / MATHJAX, static / "mathjax")
     toc = read_plan("_toc.yml")
-    toc["chapters"] = [chapter for chapter in toc["chapters"] if Path(chapter["file"]).name in names]
+    for path in (project_root() / "book").glob("*"):  # pages, and the drawing that they and chapters show
+        if path.suffix in (".md", ".svg"):
+            shutil.copy(path, source / "book")
+    files = [chapter["file"] for chapter in toc["chapters"]]
+    toc["chapters"] = [{"file": file} for file in files if is_page(file) or Path(file).name in names]
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
 
 
@@ -302,11 +312,10 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
 
 
 def _fold_code(path: Path) -> None:
-    """Fold every code cell that does not say otherwise, the one that papermill adds included."""
+    """Fold the cell of parameters that papermill adds; the notebooks say which others are folded."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and not any(tag.startswith(("hide-", "remove-")) for tag in tags):
+        if "injected-parameters" in (tags := cell.metadata.get("tags", [])):
             cell.metadata["tags"] = [*tags, "hide-input"]
     nbformat.write(notebook, path)
 

@@ -9,6 +9,7 @@ from dare_core.studies import (
     landing,
     language,
     method,
+    model,
     overall,
     projections,
     reproducibility,
@@ -21,6 +22,7 @@ STUDIES = {
     module.__name__.rpartition(".")[2]: module
     for module in (
         landing,
+        model,
         method,
         data,
         gradients,
