@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, so that each takes one thread.
 ALONE := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: book test notebooks mutants env lock lint clean
+.PHONY: book test test-fuxictr notebooks mutants env lock lint clean
 
 book: env
 	$(BIN)/dare book --profile $(PROFILE)
@@ -23,6 +23,16 @@ test: env
 	$(BIN)/dare book --profile smoke; \
 	$(BIN)/python tests/external_resources.py "$$store/book/smoke/_build/html"; \
 	$(BIN)/python tests/compare_ledger.py "$$store/book/smoke/results/ledger.json"
+
+# The example that plugs DARE into FuxiCTR, in an environment of its own beside the one of the study, whose packages it
+# uses. It must not be skipped there.
+test-fuxictr: env
+	@set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	$(BIN)/python -m venv "$$scratch"; \
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$("$$scratch"/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/study.pth"; \
+	"$$scratch"/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[fuxictr]'; \
+	$(ALONE) FUXICTR_REQUIRED=1 "$$scratch"/bin/python -m pytest tests/test_examples.py
 
 # Runs the notebooks and stores their text outputs, which the tests then guard.
 notebooks: env

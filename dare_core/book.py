@@ -32,6 +32,7 @@ from dare_core.chapters import (
     book_parameters,
     chapter_parameters,
     execution_order,
+    is_page,
     notebook_of,
     read_plan,
 )
@@ -170,7 +171,11 @@ def _stage(out: Path, results: Path, names: list[str]) -> Path:
     (static / "mathjax").mkdir()
     shutil.copy(Path(mathjax.origin).parent / "static" / "mathjax" / MATHJAX, static / "mathjax")
     toc = read_plan("_toc.yml")
-    toc["chapters"] = [chapter for chapter in toc["chapters"] if Path(chapter["file"]).name in names]
+    for path in (project_root() / "book").glob("*"):  # pages, and the drawing that they and chapters show
+        if path.suffix in (".md", ".svg"):
+            shutil.copy(path, source / "book")
+    files = [chapter["file"] for chapter in toc["chapters"]]
+    toc["chapters"] = [{"file": file} for file in files if is_page(file) or Path(file).name in names]
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
     return source / "notebooks"
 
@@ -193,11 +198,10 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
 
 
 def _fold_code(path: Path) -> None:
-    """Fold every code cell that does not say otherwise, the one that papermill adds included."""
+    """Fold the cell of parameters that papermill adds; the notebooks say which others are folded."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and not any(tag.startswith(("hide-", "remove-")) for tag in tags):
+        if "injected-parameters" in (tags := cell.metadata.get("tags", [])):
             cell.metadata["tags"] = [*tags, "hide-input"]
     nbformat.write(notebook, path)
 

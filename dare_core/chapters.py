@@ -31,7 +31,13 @@ def read_plan(name: str) -> dict[str, Any]:
 def chapter_names() -> list[str]:
     """Every chapter of the book by its study's name, in reading order, the landing page first."""
     toc = read_plan("_toc.yml")
-    return [Path(file).name for file in (toc["root"], *(chapter["file"] for chapter in toc["chapters"]))]
+    files = (toc["root"], *(chapter["file"] for chapter in toc["chapters"]))
+    return [Path(file).name for file in files if not is_page(file)]
+
+
+def is_page(file: str) -> bool:
+    """Whether an entry of `_toc.yml` is a page of text in `book/`, which every book has and nothing executes."""
+    return file.startswith("book/")
 
 
 def notebook_of(name: str) -> Path:

@@ -133,7 +133,7 @@ MUTANTS = [
     ),
     Mutant(
         "one world for all seeds",
-        "dare_core/studies/common.py",
+        "dare_core/studies/experiment.py",
         "world_seed=config.world_seed + seed - 1",
         "world_seed=config.world_seed",
         "studies",
@@ -252,7 +252,7 @@ MUTANTS = [
     ),
     Mutant(
         "the best setting of another log",
-        "dare_core/studies/sweeps.py",
+        "dare_core/studies/scores.py",
         "return [row for row in rows if all(row.get(key) == value for key, value in asked.items())]",
         "return list(rows)",
         "sweeps",

@@ -38,7 +38,7 @@ from dare_core.studies.projections import (
     pass_seconds,
     search_settings,
 )
-from dare_core.studies.sweeps import made_with
+from dare_core.studies.scores import made_with
 from dare_core.training.loop import Trained, train
 from dare_core.training.runs import RunStore
 

@@ -21,8 +21,8 @@ from dare_core.models.zoo import ClickModel, build_model
 from dare_core.report.claims import LedgerRow
 from dare_core.studies import retrieval_number, search_efficiency, sweeps
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.scores import at_own_best, best_rule, made_with, own_best
 from dare_core.studies.settings import StudyConfig, numbers
-from dare_core.studies.sweeps import at_own_best, best_rule, made_with, own_best
 from dare_core.training.runs import RunStore, counts_of
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from dare_core.config import OFFICIAL, ModelConfig, RunConfig, SampleConfig, TrainingConfig
+from dare_core.data.generated import WorldConfig, generate
 from dare_core.data.logs import Log
 from dare_core.data.samples import Samples, training_counts
 from dare_core.evaluation.baselines import rule_scores
@@ -17,7 +18,6 @@ from dare_core.evaluation.metrics import Array, auc, resampled_auc
 from dare_core.files import canonical_json, short_hash
 from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord
-from dare_core.studies.common import resolve_log
 from dare_core.studies.settings import WORLDS, StudyConfig
 from dare_core.training.loop import batch_samples
 from dare_core.training.runs import Run, RunStore
@@ -27,6 +27,20 @@ LEARNED = 0.9
 """Competence from which models count as having learned: see `Competence`."""
 FEWEST_STEPS = 300
 """Steps per epoch below which nothing is judged that needs models which have learned."""
+
+
+def resolve_log(config: StudyConfig, name: str, store: RunStore, seed: int = 1) -> Log:
+    """The log of a name for a training seed: each has its own world, which is generated where it is missing."""
+    if name not in WORLDS:
+        return store.log(name)
+    world = WorldConfig(
+        kind=WORLDS[name],
+        users=config.world_users,
+        items=max(config.world_items, config.world_categories),
+        categories=config.world_categories,
+        world_seed=config.world_seed + seed - 1,
+    )
+    return store.log(generate(world).card.name)
 
 
 @dataclass(frozen=True)

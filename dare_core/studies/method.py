@@ -13,9 +13,8 @@ from dare_core.report.claims import judge, load_claims
 from dare_core.studies import settings
 from dare_core.studies.convergence import speedup
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
-from dare_core.studies.scores import columns
+from dare_core.studies.scores import FEW_AND_MANY, columns, made_with, own_best, steps_to_batch
 from dare_core.studies.settings import numbers
-from dare_core.studies.sweeps import FEW_AND_MANY, made_with, own_best, steps_to_batch
 from dare_core.training.loop import STEPS_AN_EPOCH
 from dare_core.training.runs import Run
 

@@ -31,7 +31,7 @@ from dare_core.report.stored import further_results, stored_result
 from dare_core.schedule import computing
 from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
-from dare_core.studies.sweeps import made_with, searched
+from dare_core.studies.scores import made_with, searched
 from dare_core.training.loop import seeds_of, train
 from dare_core.training.runs import Run, RunStore, counts_of
 

@@ -1,0 +1,57 @@
+"""The bullets of README.md: what a ledger says, and nothing else."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dare_core.report.claims import LedgerRow, load_claims
+
+BOOK = Path(__file__).parent.parent / "book"
+
+
+@pytest.fixture
+def findings() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("findings", BOOK / "findings.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(claim: str, log: str, primary: bool = True) -> LedgerRow:
+    numbers = {"paper": 5.0, "ours": 7.194, "low": 4.99, "high": 10.42}
+    return LedgerRow(claim=claim, quantity="norm_ratio", primary=primary, log=log, verdict="holds", **numbers)
+
+
+def test_bullets_are_the_primary_quantities(findings: ModuleType) -> None:
+    rows = [
+        row("G1", "generated"),
+        row("G1", "complete_journey"),
+        row("G1", "taobao", primary=False),
+        LedgerRow(claim="G2", quantity="negative_cosine_share", primary=True, verdict="not studied yet"),
+    ]
+    lines = findings.bullets(rows, load_claims())
+    first = " ".join(line.strip() for line in lines).partition(" - ")[0]
+    assert first == (
+        "- **Gradients.** The gradients into shared embeddings are dominated by representation (G1): **holds** on the "
+        "generated log (ratio 7.19 [4.99, 10.4]; paper 5), **holds** on Complete Journey (ratio 7.19 [4.99, 10.4]; "
+        "paper 5). Not studied yet: G2."
+    )
+    assert sum(line.startswith("- ") for line in lines) == 5
+
+
+def test_a_block_is_filled_and_nothing_else(findings: ModuleType) -> None:
+    text = "before\n<!-- findings -->\nformer text\n<!-- /findings -->\nafter\n"
+    filled = findings.fill(text, [row("G1", "generated")], load_claims())
+    assert filled.startswith("before\n<!-- findings -->\n- **Gradients.**") and "former" not in filled
+    assert filled.endswith("\n<!-- /findings -->\nafter\n")
+    assert findings.fill(filled, [row("G1", "generated")], load_claims()) == filled
+    with pytest.raises(ValueError, match="no block"):
+        findings.fill("nothing", [], load_claims())
+
+
+def test_every_claim_of_a_bullet_exists_and_the_readme_has_a_block(findings: ModuleType) -> None:
+    assert {name for names in findings.BULLETS.values() for name in names} <= set(load_claims())
+    assert findings.BLOCK.search(findings.README.read_text("utf-8"))
