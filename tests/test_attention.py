@@ -191,7 +191,7 @@ def test_perfect_retrieval_has_ndcg_one_and_a_shifted_history_less(splits: dict[
 @pytest.mark.parametrize("name", ["DARE", "DIN", "TWIN (hard)", "ETA", "TWIN (w/ proj.)"])
 def test_retrieval_is_the_model_s_own(log: Log, splits: dict[str, Samples], name: str) -> None:
     test, model = splits["test"], model_of(log, name)
-    output = model(test.batch(slice(None)))
+    output = model.compute(test.batch(slice(None)))
     order = retrieve(model, test, 5, items=True).order
     assert np.array_equal(retrieved_mask(order, test.history), (output.weights > 0).numpy())
     scores = np.take_along_axis(output.scores.detach().numpy(), np.maximum(order, 0), -1)

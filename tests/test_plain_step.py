@@ -86,7 +86,7 @@ def test_an_epoch_equals_plain_steps(name: str, fewest: int) -> None:
     for (key, weight), other in zip(ours.state_dict().items(), plain.state_dict().values(), strict=True):
         assert float((weight - other).abs().max()) < 1e-6, key
     test = random_batch(items=80, categories=8, length=20, shortest=6)
-    assert float((ours.eval()(test).probability - plain.eval()(test).probability).abs().max()) < 1e-6
+    assert float((ours.eval().compute(test).probability - plain.eval().compute(test).probability).abs().max()) < 1e-6
 
 
 def test_initialising_leaves_torchs_random_numbers_alone() -> None:

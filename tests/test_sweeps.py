@@ -19,7 +19,7 @@ from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.evaluation.search_stage import SearchTime
 from dare_core.models.zoo import ClickModel, build_model
 from dare_core.report.claims import LedgerRow
-from dare_core.studies import retrieval_number, search_efficiency, sweeps
+from dare_core.studies import retrieval_number, scores, search_efficiency
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import at_own_best, best_rule, made_with, own_best
 from dare_core.studies.settings import StudyConfig, numbers
@@ -216,7 +216,7 @@ def test_d1_needs_5_and_100_and_asks_for_each_model_s_own_best(
     row = rows_of()[0]
     assert (row.ours, row.verdict) == (0.5, "holds") and "not computed at own best" in row.note
     other = Interval(0.0, -0.1, 0.1, 0.05, 2, 3)
-    monkeypatch.setattr(sweeps, "at_own_best", lambda *asked: other)
+    monkeypatch.setattr(scores, "at_own_best", lambda *asked: other)
     row = rows_of()[0]
     assert (row.ours, row.verdict) == (0.5, "undecided") and "the direction is neither" in row.note
     row = rows_of(history=50, lengths="50")[0]
@@ -306,7 +306,7 @@ def test_an_own_best_setting_is_that_of_this_log_size_and_epochs(monkeypatch: py
         assert own_best(experiment, "DARE", [search_row(experiment, **changes)]) is None
     found = Interval(0.1, 0.0, 0.2, 0.05, 2.0, 3)
     stored = [search_row(experiment, claim="D1", quantity="q", **dataclasses.asdict(found))]
-    monkeypatch.setattr(sweeps, "stored_rows", lambda chapter, name: stored)
+    monkeypatch.setattr(scores, "stored_rows", lambda chapter, name: stored)
     assert at_own_best(experiment, "D1", "q") == found
     assert at_own_best(experiment, "D1", "another") is None
     stored[0]["fingerprint"] = "another"

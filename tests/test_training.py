@@ -88,12 +88,12 @@ def test_evaluation_does_not_depend_on_batches_unless_asked(log: Log) -> None:
     splits = make_samples(log, SMALL_SAMPLES, 1)
     model = build_model(ModelConfig(size=4, top_k=5), counts_of(log, SMALL_SAMPLES), TrainingConfig(initial_scale=0.3))
     with torch.no_grad():
-        model(splits["train"].batch(slice(0, 50)))  # running statistics other than their start
+        model.compute(splits["train"].batch(slice(0, 50)))  # running statistics other than their start
     test = splits["test"]
     whole = predict(model, test, TrainingConfig())
     model.eval()
     with torch.no_grad():
-        one = model(test.batch(torch.tensor([3]))).probability.numpy()
+        one = model.compute(test.batch(torch.tensor([3]))).probability.numpy()
     assert np.allclose(whole[3], one[0], atol=1e-6)
     published = predict(model, test, TrainingConfig(official=("no_evaluation_mode",)), histories=10)
     assert not np.allclose(whole, published, atol=1e-4)
