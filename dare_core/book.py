@@ -198,11 +198,15 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
 
 
 def _fold_code(path: Path) -> None:
-    """Fold the cell of parameters that papermill adds; the notebooks say which others are folded."""
+    """Fold the cell of parameters that papermill adds, or leave it out, as the notebook does with its own."""
     notebook = nbformat.read(path, as_version=4)
+    own: list[str] = []
     for cell in notebook.cells:
-        if "injected-parameters" in (tags := cell.metadata.get("tags", [])):
-            cell.metadata["tags"] = [*tags, "hide-input"]
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            own = [tag for tag in tags if tag != "parameters"]
+        elif "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, *own]
     nbformat.write(notebook, path)
 
 
