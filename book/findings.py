@@ -25,6 +25,7 @@ BULLETS = {
 }
 """Bullets and their claims, in this order."""
 WIDTH = 118
+UNJUDGED = ("cannot be tested here", "not studied yet")
 
 
 def log_name(name: str | None) -> str:
@@ -51,14 +52,17 @@ def sentence(claim: Claim, rows: Iterable[LedgerRow]) -> str:
 
 
 def bullets(rows: list[LedgerRow], claims: dict[str, Claim]) -> list[str]:
-    """Lines of one bullet per subject. Claims that were not measured are named at its end."""
+    """Lines of one bullet per subject. Claims without a verdict are named at its end."""
     lines = []
     for title, names in BULLETS.items():
-        found = {name: [row for row in rows if row.claim == name and row.primary and row.log] for name in names}
+        found = {
+            name: [row for row in rows if row.claim == name and row.primary and row.log and row.verdict not in UNJUDGED]
+            for name in names
+        }
         parts = [sentence(claims[name], found[name]) for name in names if found[name]]
         missing = [name for name in names if not found[name]]
         if missing:
-            parts.append(f"Not studied yet: {', '.join(missing)}.")
+            parts.append(f"Not judged: {', '.join(missing)}.")
         lines += textwrap.wrap(f"- **{title}.** {' '.join(parts)}", WIDTH, subsequent_indent="  ")
     return lines
 

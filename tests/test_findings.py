@@ -37,7 +37,7 @@ def test_bullets_are_the_primary_quantities(findings: ModuleType) -> None:
     assert first == (
         "- **Gradients.** The gradients into shared embeddings are dominated by representation (G1): **holds** on the "
         "generated log (ratio 7.19 [4.99, 10.4]; paper 5), **holds** on Complete Journey (ratio 7.19 [4.99, 10.4]; "
-        "paper 5). Not studied yet: G2."
+        "paper 5). Not judged: G2."
     )
     assert sum(line.startswith("- ") for line in lines) == 5
 
