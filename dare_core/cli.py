@@ -4,6 +4,7 @@ A command imports what it needs when it runs, so that help, listings and refusal
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -237,6 +238,51 @@ def study(
     from dare_core.book import run_study
 
     say(run_study(name, given, profile, out))
+
+
+@app.command()
+def diagnose(
+    path: Annotated[str, typer.Argument(help="file or folder; Complete Journey, a real log, when left out")] = "",
+    user: Annotated[str, typer.Option(help="column with the user")] = "user",
+    item: Annotated[str, typer.Option(help="column with the item")] = "item",
+    category: Annotated[str, typer.Option(help="column with the item's category")] = "",
+    time: Annotated[str, typer.Option(help="column with the time or order; file order when left out")] = "",
+    behaviour: Annotated[str, typer.Option(help="column with the behaviour")] = "",
+    keep: Annotated[str, typer.Option(help="behaviours to keep, separated by commas")] = "",
+    label: Annotated[str, typer.Option(help="impressions: column that says whether it was clicked")] = "",
+    negatives_within: Annotated[str, typer.Option(help="column in whose groups negatives are drawn, say city")] = "",
+    since: Annotated[str, typer.Option(help="first time that is kept")] = "",
+    until: Annotated[str, typer.Option(help="first time that is no longer kept")] = "",
+    split: Annotated[str, typer.Option(help="user: each user's last click is tested; time: the last tenth")] = "user",
+    all_users: Annotated[bool, typer.Option("--all-users", help="train on more than 120,000 samples")] = False,
+    show_ids: Annotated[bool, typer.Option("--show-ids", help="show ids of users in the report")] = False,
+    on_bad_rows: Annotated[str, typer.Option(help="refuse, or skip and count")] = "refuse",
+    name: Annotated[str, typer.Option(help="name of the log; by default the file's and a hash")] = "auto",
+    seeds: Annotated[int, typer.Option(help="trainings per model")] = 3,
+    seed: Annotated[int, typer.Option(help="seed of the first training")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder of the report; by default in the store")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what was read and how long it takes")] = False,
+    parameter: Parameters = None,
+) -> None:
+    """Say whether decoupled embeddings pay on a log of your own; leaves a report as HTML and JSON, and a notebook.
+
+    Exit status: 0 yes, a wider table does it, or no; 3 cannot tell, or stop; 2 bad input; 130 interrupted.
+
+    Example: dare diagnose clicks.csv --user visitor --item page --category section --time when
+    """
+    from dare_core.studies.settings import CONFIGS
+
+    options = {
+        "path": path, "user": user, "item": item, "category": category, "time": time, "behaviour": behaviour,
+        "keep": keep, "clicked": label, "group": negatives_within, "since": since, "until": until, "split": split,
+        "all_users": all_users, "show_ids": show_ids, "on_bad_rows": on_bad_rows, "logs": name, "seeds": seeds, "seed": seed,
+        "command": shlex.join(["dare", *sys.argv[1:]]),
+    }  # fmt: skip
+    values = options | parameters(parameter)
+    CONFIGS["your_own_log"].checked(values)  # refused before the slow imports
+    from dare_core.diagnose import diagnose as run
+
+    raise typer.Exit(run(values, out, dry_run, say))
 
 
 @app.command()

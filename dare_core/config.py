@@ -33,12 +33,23 @@ class SampleConfig(Strict):
     spacing: int = Field(5, ge=1, le=1_000, description="clicks between two training targets")
     shortest_user: int = Field(210, ge=4, description="users with fewer clicks are dropped")
     negatives: int = Field(2, ge=1, le=50, description="negatives per positive sample")
-    negative_rule: Literal["unclicked", "any"] = Field(
-        "unclicked", description="unclicked: never an item the user clicks (published); any: no such rule"
+    negative_rule: Literal["unclicked", "any", "shown"] = Field(
+        "unclicked",
+        description="unclicked: drawn, never an item the user clicks (published); any: drawn, no such rule; "
+        "shown: not drawn, but what a log of impressions says was shown and not clicked",
     )
+    negatives_within: bool = Field(False, description="draw negatives from the target's group of items")
     negative_counts: Literal["log", "training"] = Field(
         "log",
         description="popularity that negatives follow: clicks in the whole log (published) or in training",
+    )
+    split: Literal["user", "time"] = Field(
+        "user",
+        description="user: each user's last click is the test target (published); time: test targets lie in the "
+        "last tenth of the clicks by time, validation targets in the tenth before",
+    )
+    most_samples: int = Field(
+        0, ge=0, description="users are drawn, by a fixed seed, until training has so many samples; 0: all users"
     )
 
 

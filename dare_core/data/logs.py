@@ -52,6 +52,8 @@ class Log:
     offsets: np.ndarray  # int64 (users + 1,): user u (from 0) owns rows offsets[u]:offsets[u + 1]
     item_category: np.ndarray  # int32 (items + 1,): an item's most recent category; [0] is 0
     item_probability: np.ndarray | None = None  # float64 (items + 1,): true draw probabilities of a generated world
+    shown: np.ndarray | None = None
+    item_group: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -256,6 +258,12 @@ def remove(name: str) -> None:
     if not _folder(name).exists():
         raise InputError(f"there is no log '{name}' to remove: see `dare data list`.")
     shutil.rmtree(_folder(name))
+
+
+def load_times(log: Log) -> np.ndarray | None:
+    """TEMP"""
+    times = pl.read_parquet(_folder(log.card.name) / "log.parquet", columns=["time"])["time"]
+    return None if times.null_count() else times.to_numpy()
 
 
 def lengths(log: Log) -> np.ndarray:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from dare_core.config import SampleConfig
-from dare_core.data.logs import Log, shortest_user_error
+from dare_core.data.logs import Log, load_times, shortest_user_error
 from dare_core.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 NEVER = np.iinfo(np.int64).max
 """Row of a first click that does not exist: beyond every row."""
+DRAWN_USERS = 0x05E4
+"""Seed of the users that `most_samples` keeps: the same for all models and training seeds."""
 Side = Literal["target", "behaviour"]
 
 
@@ -110,25 +112,70 @@ class Samples:
         )
 
 
-def target_rows(log: Log, config: SampleConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and users of the targets of each split.
+Rows = tuple[np.ndarray, np.ndarray]
+"""Rows of targets in the log (H,), and their users (H,)."""
 
-    Of a user's clicks, counted from the end, the last is the test target, the second to last validation,
-    and training the 3rd, 8th, 13th, … (published protocol). A target needs at least one click before it.
+
+def target_rows(log: Log, config: SampleConfig) -> dict[str, Rows]:
+    """Rows and users of the targets of each split; a target needs at least one click before it.
+
+    Of a user's clicks, counted from the end, the last is the test target, the second to last validation, and training
+    the 3rd, 8th, 13th, … (published protocol). With `split` time, the test target is a user's last click in the last
+    tenth of the log's time, validation the last one in the tenth before, and training counts from the last click
+    before that. With negatives of rule `shown`, targets with fewer of them are left out.
     """
     lengths = np.diff(log.offsets)
     users = np.flatnonzero(lengths >= config.shortest_user)
     if not len(users):
         raise shortest_user_error(log, config.shortest_user)
-    end = log.offsets[users + 1]
-    back = 3 + config.spacing * np.arange(config.targets)
-    train = end[:, None] - back
-    enough = train > log.offsets[users][:, None]
-    return {
-        "train": (train[enough], np.broadcast_to(users[:, None], train.shape)[enough]),
-        "validation": (end - 2, users),
-        "test": (end - 1, users),
-    }
+    validation, test = split_ends(log, config.split)
+    train = validation[users][:, None] - 1 - config.spacing * np.arange(config.targets)
+    enough = usable(log, config, train, users[:, None])
+    if config.most_samples:
+        order = np.random.default_rng(DRAWN_USERS).permutation(len(users))
+        samples = np.cumsum(enough[order].sum(1)) * (1 + config.negatives)
+        order = np.sort(order[: max(1, np.searchsorted(samples, config.most_samples, side="right"))])
+        users, train, enough = users[order], train[order], enough[order]
+    found = {"train": (train[enough], np.broadcast_to(users[:, None], train.shape)[enough])}
+    for split, start, end in (("validation", validation, test), ("test", test, log.offsets[1:])):
+        last = end[users] - 1
+        kept = (last >= start[users]) & usable(log, config, last, users)
+        found[split] = (last[kept], users[kept])
+    if empty := [split for split, (rows, _) in found.items() if not len(rows)]:
+        raise InputError(
+            f"log '{log.card.name}' gives no {empty[0]} target: users need a click before it"
+            + (", and clicks in each part of the time." if config.split == "time" else ".")
+        )
+    return found
+
+
+def usable(log: Log, config: SampleConfig, rows: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Which rows can be targets of their users (the two broadcast): those with a click before them and, with
+    negatives of rule `shown`, enough items that were shown."""
+    known = rows > log.offsets[users]
+    if config.negative_rule == "shown":
+        if log.shown is None or log.shown.shape[1] < config.negatives:
+            most = 0 if log.shown is None else log.shown.shape[1]
+            raise InputError(
+                f"negatives: log '{log.card.name}' keeps {most} items per click that were shown and not clicked: "
+                f"take at most so many, or prepare it with the column that says what was clicked."
+            )
+        known &= log.shown[np.where(known, rows, 0), config.negatives - 1] > 0
+    return known
+
+
+def split_ends(log: Log, split: Literal["user", "time"]) -> tuple[np.ndarray, np.ndarray]:
+    """(users,) first row of each user's validation part, and of its test part."""
+    if split == "user":
+        return log.offsets[1:] - 2, log.offsets[1:] - 1
+    times = load_times(log)
+    if times is None:
+        raise InputError(f"log '{log.card.name}' has no times: split it by user, or prepare it with its time column.")
+    parts = []
+    for moment in np.quantile(times, (0.8, 0.9), method="higher"):
+        before = np.concatenate([[0], np.cumsum(times < moment)])
+        parts.append(log.offsets[:-1] + np.diff(before[log.offsets]))
+    return parts[0], parts[1]
 
 
 def first_clicks(log: Log, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -149,22 +196,36 @@ def _first_rows(clicked: np.ndarray, offsets: np.ndarray, users: np.ndarray, ite
 
 
 def draw_negatives(
-    users: np.ndarray, count: int, probability: np.ndarray, unclicked: Log | None, generator: np.random.Generator
+    users: np.ndarray,
+    count: int,
+    probability: np.ndarray,
+    unclicked: Log | None,
+    generator: np.random.Generator,
+    within: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Negatives (H, count): `count` items for each of `users` (H,), drawn with `probability` (items + 1,).
 
-    Where a log is given as `unclicked`, an item that its user has clicked in it is drawn again. Raises InputError where
-    a user has clicked (nearly) all items that can be drawn.
+    Where a log is given as `unclicked`, an item that its user has clicked in it is drawn again. `within`: the group of
+    each target (H,) and of each item (items + 1,); negatives are of the target's group. Raises InputError where a user
+    has clicked (nearly) all items that can be drawn.
     """
-    cumulative = np.cumsum(probability)
+    order = np.arange(len(probability)) if within is None else np.argsort(within[1], kind="stable")
+    cumulative = np.cumsum(probability[order])
     cumulative /= cumulative[-1]
+    first, stop = np.zeros(len(users) * count, np.int64), np.full(len(users) * count, len(order))
+    if within is not None:
+        first, stop = (
+            np.searchsorted(within[1][order], np.repeat(within[0], count), side) for side in ("left", "right")
+        )
+    low, high = np.where(first > 0, cumulative[first - 1], 0.0), cumulative[stop - 1]
     owner = np.repeat(users, count)
 
-    def draw(size: int) -> np.ndarray:
-        found = np.searchsorted(cumulative, generator.random(size), side="right")
-        return found.clip(max=len(cumulative) - 1).astype(np.int32)
+    def draw(which: np.ndarray | slice) -> np.ndarray:
+        uniform = generator.random(len(low[which]))
+        found = np.searchsorted(cumulative, low[which] + uniform * (high - low)[which], side="right")
+        return order[np.minimum(found, stop[which] - 1)].astype(np.int32)
 
-    items = draw(len(owner))
+    items = draw(slice(None))
     if unclicked is None:
         return items.reshape(-1, count)
     redo = np.arange(len(owner))
@@ -173,7 +234,7 @@ def draw_negatives(
         redo = redo[clicked]
         if not len(redo):
             return items.reshape(-1, count)
-        items[redo] = draw(len(redo))
+        items[redo] = draw(redo)
     raise InputError(
         f"{len(np.unique(owner[redo]))} users have clicked nearly every item that a negative could be: "
         "use negative_rule any."
@@ -195,9 +256,9 @@ def _count(items: np.ndarray, start: np.ndarray, stop: np.ndarray, counts: np.nd
             counts[items[row]] += 1
 
 
-def training_counts(log: Log) -> np.ndarray:
-    """Clicks of every item (items + 1,) before each user's validation and test targets."""
-    return item_counts(log, log.offsets[1:] - 2)
+def training_counts(log: Log, split: Literal["user", "time"] = "user") -> np.ndarray:
+    """Clicks of every item (items + 1,) before each user's validation and test parts."""
+    return item_counts(log, split_ends(log, split)[0])
 
 
 def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples]:
@@ -211,14 +272,15 @@ def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples
     if log.item_probability is not None:
         probability = log.item_probability
     else:
-        counts = item_counts(log) if config.negative_counts == "log" else training_counts(log)
+        counts = item_counts(log) if config.negative_counts == "log" else training_counts(log, config.split)
         probability = counts.astype(np.float64)
-    unclicked = log if config.negative_rule == "unclicked" else None
     generator = np.random.default_rng([seed, 0xDA7A])
-    items: dict[str, np.ndarray] = {}
-    for split, (row, users) in rows.items():
-        negatives = draw_negatives(users, config.negatives, probability, unclicked, generator)
-        items[split] = np.concatenate([log.items[row][:, None], negatives], 1)
+    items = {
+        split: np.concatenate(
+            [log.items[row][:, None], negatives_of(log, config, row, users, probability, generator)], 1
+        )
+        for split, (row, users) in rows.items()
+    }
 
     clicks = Clicks(torch.from_numpy(log.items), torch.from_numpy(log.categories))
     seen = seen_items(log, config, rows["train"], items["train"])
@@ -239,6 +301,26 @@ def make_samples(log: Log, config: SampleConfig, seed: int) -> dict[str, Samples
             torch.from_numpy(seen[items[split]]),
         )
     return splits
+
+
+def negatives_of(
+    log: Log,
+    config: SampleConfig,
+    row: np.ndarray,
+    users: np.ndarray,
+    probability: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Negatives (H, count) of targets: drawn, or what was shown."""
+    if config.negative_rule == "shown" and log.shown is not None:
+        return log.shown[row, : config.negatives]
+    within = None
+    if config.negatives_within:
+        if log.item_group is None:
+            raise InputError(f"log '{log.card.name}' has no groups of items: prepare it with the column of groups.")
+        within = (log.item_group[log.items[row]], log.item_group)
+    unclicked = log if config.negative_rule == "unclicked" else None
+    return draw_negatives(users, config.negatives, probability, unclicked, generator, within)
 
 
 def seen_items(log: Log, config: SampleConfig, targets: tuple[np.ndarray, np.ndarray], items: np.ndarray) -> np.ndarray:

@@ -83,8 +83,8 @@ class Experiment:
 
     @property
     def seeds(self) -> range:
-        """Seeds, counted from 1."""
-        return range(1, self.config.seeds + 1)
+        """Seeds of the trainings of a model; but for a log of one's own, counted from 1."""
+        return self.config.seed_numbers
 
     @property
     def worlds(self) -> int | None:
@@ -175,7 +175,9 @@ class Experiment:
         is fitted on the validation samples."""
         if not self._rules:
             for seed in self.seeds:
-                for part, found in rule_scores(self.samples(seed), training_counts(self.log_of(seed))).items():
+                log = self.log_of(seed)
+                counts = training_counts(log, self.config.samples_for(log).split)
+                for part, found in rule_scores(self.samples(seed), counts).items():
                     for name, values in found.items():
                         self._rules.setdefault(part, {}).setdefault(name, []).append(values)
         return self._rules[split]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LARGEST, LONGEST = 1_024, 100_000
 """The largest embedding size of a model, and the behaviours of the longest history."""
+MOST_SAMPLES = 120_000
+"""Training samples of a log of one's own, unless all users are asked for."""
 NOT_SEARCHING = ("SDIM",)
 """Models that retrieve nothing: they average hash buckets."""
 GRADIENT_SETTINGS = ("published", "own start", "recipe")
@@ -107,6 +109,11 @@ class StudyConfig(ChapterConfig):
     def model_names(self) -> list[str]:
         """The models asked for; none where the study trains none."""
         return cast(str, getattr(self, "models", "")).split(",") if hasattr(self, "models") else []
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of the trainings of a model."""
+        return range(1, self.seeds + 1)
 
     def samples_for(self, log: "Log") -> SampleConfig:
         """How samples are cut from a log."""
@@ -449,18 +456,52 @@ class RetrievalNumberConfig(GainSettings):
 
 
 class YourOwnLogConfig(StudyConfig):
-    """Parameters of this chapter: the file, and which of its columns is what."""
+    """Parameters of Your own log: the file, what it holds, and what is done with it; 0 is chosen from the log."""
 
-    logs: str = Field("own", description="name under which the log is stored")
-    models: str = Field("DARE,TWIN,DIN", description="models to compare")
-    path: str = Field("", description="CSV, TSV or Parquet file; a demonstration is written when left empty")
-    user_column: str = Field("user", description="column with the user")
-    item_column: str = Field("item", description="column with the item")
-    category_column: str = Field("", description="column with the item's category; none when empty")
-    time_column: str = Field("", description="column with the time or order; file order when empty")
-    behaviour_column: str = Field("", description="column with the behaviour; none when empty")
+    logs: str = Field("auto", description="name of the log; auto: the file's name and a hash")
+    path: str = Field("", description="file or folder; without one the prepared log, or Complete Journey")
+    user: str = Field("user", description="column with the user")
+    item: str = Field("item", description="column with the item")
+    category: str = Field("", description="column with the item's category; none when empty")
+    time: str = Field("", description="column with the time or order; file order when empty")
+    behaviour: str = Field("", description="column with the behaviour; none when empty")
     keep: str = Field("", description="behaviours to keep, separated by commas; all when empty")
+    clicked: str = Field("", description="column that says whether what was shown was clicked; none when empty")
+    group: str = Field("", description="column with the item's group, for example its city; negatives are drawn in it")
+    reading: str = Field("", description="further options of the reader, as JSON: see dare data prepare --help")
+    since: str = Field("", description="first time that is kept")
+    until: str = Field("", description="first time that is no longer kept")
+    split: Literal["user", "time"] = Field(
+        "user", description="user: each user's last click is tested; time: the last tenth"
+    )
+    negative_counts: Literal["log", "training"] = Field("log", description="clicks that negatives follow")
+    all_users: bool = Field(False, description="train on all users, not on 120,000 samples at most")
+    show_ids: bool = Field(False, description="show ids of users in the report")
+    seed: int = Field(1, ge=1, le=1_000_000, description="the first seed")
+    command: str = Field("", description="command that the report gives for doing it again")
     on_bad_rows: Literal["refuse", "skip"] = Field("refuse", description="refuse or skip")
+    history: int = Field(0, ge=0, le=100_000, description="behaviours before the target; 0: chosen")
+    targets: int = Field(0, ge=0, le=1_000, description="training targets a user; 0: chosen")
+    shortest_user: int = Field(0, ge=0, description="users with fewer clicks are left out; 0: chosen")
+    top_k: int = Field(0, ge=0, description="behaviours that search retrieves; 0: chosen")
+    world_users: int = Field(200, ge=0, description="without a file, users of a generated one; 0: Complete Journey")
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of the trainings of a model."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def samples_for(self, log: "Log") -> SampleConfig:
+        """How samples are cut from a log."""
+        changes: dict[str, Any] = {
+            "negatives_within": bool(self.group),
+            "negative_counts": self.negative_counts,
+            "split": self.split,
+            "most_samples": 0 if self.all_users else MOST_SAMPLES,
+        }
+        if self.clicked:
+            changes["negative_rule"] = "shown"
+        return super().samples_for(log).model_copy(update=changes)
 
 
 class ReproducibilityConfig(ChapterConfig):
