@@ -1,13 +1,14 @@
 """Samples: the published protocol, negatives, subsets, rules."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log
 
-from dare_core.data.logs import Log
+from dare_core.data.logs import Log, store_log
 from dare_core.data.samples import Samples, make_samples, training_counts
 from dare_core.errors import InputError
 from dare_core.evaluation.baselines import DECAY, RULES, rule_features, rule_scores
@@ -135,3 +136,79 @@ def test_every_tensor_moves_whatever_its_annotation_is(log: Log, monkeypatch: py
     tensors = {name for name, value in values.items() if isinstance(value, torch.Tensor)}
     assert tensors == {"users", "row", "start", "items", "categories", "new", "seen"}
     assert {values[name].device.type for name in tensors} == {"meta"}
+
+
+def test_negatives_of_a_group_are_of_the_targets_group(log: Log) -> None:
+    group = (np.arange(log.card.items + 1) % 3).astype(np.int32)
+    grouped = replace(log, item_group=group)
+    config = SMALL_SAMPLES.model_copy(update={"negatives_within": True, "negatives": 20, "negative_rule": "any"})
+    for part in make_samples(grouped, config, 1).values():
+        drawn = group[part.items.numpy()]
+        assert (drawn == drawn[:, :1]).all()
+    counts = np.bincount(log.items, minlength=81)
+    drawn_counts = np.bincount(make_samples(grouped, config, 1)["train"].items[:, 1:].numpy().ravel(), minlength=81)
+    assert np.corrcoef(counts[group == 1], drawn_counts[group == 1])[0, 1] > 0.7  # by popularity within it
+    with pytest.raises(InputError, match="no groups"):
+        make_samples(log, config, 1)
+
+
+def test_one_group_draws_what_no_group_draws(log: Log) -> None:
+    one = replace(log, item_group=np.ones(log.card.items + 1, np.int32))
+    within = SMALL_SAMPLES.model_copy(update={"negatives_within": True})
+    for split, part in make_samples(log, SMALL_SAMPLES, 1).items():
+        assert np.array_equal(part.items, make_samples(one, within, 1)[split].items)
+
+
+def test_shown_items_are_the_negatives_and_targets_without_them_are_left_out(log: Log) -> None:
+    rng = np.random.default_rng(0)
+    shown = rng.integers(1, 81, (len(log.items), 4)).astype(np.int32)
+    shown[::3, 1:] = 0  # too few
+    config = SMALL_SAMPLES.model_copy(update={"negative_rule": "shown"})
+    for part in make_samples(replace(log, shown=shown), config, 1).values():
+        assert (part.row % 3 != 0).all()
+        assert np.array_equal(part.items[:, 1:], shown[part.row, :2])
+    with pytest.raises(InputError, match="shown"):
+        make_samples(log, config, 1)
+
+
+def timed(log: Log) -> Log:
+    """The log stored with times: each user clicks once a day, from a day of its own on."""
+    lengths = np.diff(log.offsets)
+    start = np.random.default_rng(1).integers(0, 30, len(lengths))
+    times = np.concatenate([np.arange(length) + first for length, first in zip(lengths, start, strict=True)])
+    frame = pl.DataFrame({"user": np.repeat(np.arange(1, len(lengths) + 1), lengths), "item": log.items})
+    frame = frame.with_columns(category=pl.Series(log.categories), time=pl.Series(times))
+    return store_log(log.card.model_copy(update={"name": "timed"}), frame, log.item_category)
+
+
+def test_a_split_by_time_trains_on_the_past_alone(log: Log) -> None:
+    stored = timed(log)
+    times = pl.read_parquet(own_times(stored))["time"].to_numpy()
+    config = SMALL_SAMPLES.model_copy(update={"split": "time"})
+    splits = make_samples(stored, config, 1)
+    first, second = np.quantile(times, (0.8, 0.9), method="higher")
+    moments = {name: times[part.row.numpy()] for name, part in splits.items()}
+    assert moments["train"].max() < first <= moments["validation"].min()
+    assert moments["validation"].max() < second <= moments["test"].min()
+    for part in splits.values():
+        rows = part.row.numpy()
+        assert ((rows > part.start.numpy()) & (rows < log.offsets[part.users.numpy() + 1])).all()
+    counts = training_counts(stored, "time")
+    assert counts.sum() == (times < first).sum()
+    assert np.array_equal(counts, np.bincount(log.items[times < first], minlength=81))
+
+
+def own_times(log: Log) -> str:
+    from dare_core.files import store_root
+
+    return str(store_root() / "logs" / log.card.name / "log.parquet")
+
+
+def test_users_are_drawn_until_there_are_enough_samples(log: Log) -> None:
+    everyone = make_samples(log, SMALL_SAMPLES, 1)
+    fewer = make_samples(log, SMALL_SAMPLES.model_copy(update={"most_samples": 240}), 1)
+    assert 200 < fewer["train"].size <= 240 < everyone["train"].size
+    assert set(fewer["test"].users.tolist()) < set(everyone["test"].users.tolist())
+    assert set(fewer["train"].users.tolist()) <= set(fewer["test"].users.tolist())
+    again = make_samples(log, SMALL_SAMPLES.model_copy(update={"most_samples": 240}), 2)
+    assert torch.equal(fewer["test"].users, again["test"].users)  # the same users for every seed

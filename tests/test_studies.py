@@ -19,7 +19,7 @@ from dare_core.evaluation.intervals import Interval, all_above, interval, ratio_
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
 from dare_core.report.claims import judge, load_claims
-from dare_core.studies import convergence, gradients, method, overall, your_own_log
+from dare_core.studies import convergence, gradients, method, overall
 from dare_core.studies.convergence import iterations_to
 from dare_core.studies.experiment import Competence, Experiment, Record
 from dare_core.studies.gradients import curves, negative_share, negative_steps, norm_ratio
@@ -319,32 +319,6 @@ def test_what_is_built_into_a_generated_world_is_not_judged() -> None:
     assert lines["same_minus_other"].direction == "claimed"
     assert {line.verdict for line in lines.values()} == {"cannot be tested here"}
     assert all("built into" in line.note for line in lines.values())
-
-
-def test_your_own_log_reads_any_columns(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    path = tmp_path / "clicks.csv"
-    lines = ["wer;was;wozu"]
-    for user in range(60):
-        lines += [f"u{user};p{rng.integers(200)};{'abcde'[rng.integers(5)]}" for _ in range(30)]
-    path.write_text("\n".join(lines))
-    config = {
-        **QUICK,
-        "path": str(path),
-        "user_column": "wer",
-        "item_column": "was",
-        "category_column": "wozu",
-        "history": 10,
-        "shortest_user": 25,
-        "models": "DARE,TWIN",
-    }
-    chapter = run_chapter("your_own_log", **config)
-    assert chapter["log"].name == "own" and chapter["card"].users == 60
-    assert "DARE minus TWIN" in your_own_log.answer(chapter["gain"], chapter["log"].competence)
-    with pytest.raises(InputError, match="no file"):
-        run_chapter("your_own_log", **config | {"path": str(tmp_path / "none.csv")})
-    with pytest.raises(InputError, match="210"):
-        run_chapter("your_own_log", **config | {"shortest_user": 210})
 
 
 def test_record_labels_the_kind_of_log() -> None:
