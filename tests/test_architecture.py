@@ -45,7 +45,7 @@ MOST = {
     "lines of a function": 60,
 }
 """Limits of size. What is not yet reached stands at what it is now, and is lowered until it is at its target."""
-MORE_MODULES = {"studies": 19}  # target 10: one short module per finding
+MORE_MODULES: dict[str, int] = {}  # by folder, while one has more
 LONGER_FUNCTIONS: dict[str, int] = {}  # by name, while one is longer
 CORE = ("models", "data.samples", "training.loop", "training.gradients", "evaluation")
 """What a reader of the paper reads: these rooms and modules, without the kernels, which compute the same faster."""
@@ -218,7 +218,7 @@ lines"""
         ("language.gpt", "from dare_core.evaluation.intervals import interval", True),
         ("language.gpt", "from dare_core.evaluation import metrics", False),
         ("training.loop", "from dare_core.published import model", False),
-        ("studies.language", "from dare_core.language.gpt import KINDS", True),
+        ("studies.projections", "from dare_core.language.gpt import KINDS", True),
         ("report.record", "from dare_core.studies.settings import StudyConfig", False),
     ],
 )

@@ -17,7 +17,6 @@ from dare_core.evaluation.discriminability import (
 from dare_core.evaluation.intervals import Interval, all_above, interval
 from dare_core.evaluation.metrics import Array
 from dare_core.models.zoo import model_spec
-from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment
 
 KINDS: tuple[Representation, ...] = ("pooled history", "whole input")
@@ -25,9 +24,6 @@ RULE = "item in history, then decayed category"
 """The rule without learning whose scores are clustered together with the models' representations."""
 FORMS = {"target_aware": "both", "concatenation": "concatenation", "product": "product"}
 """What a head gets, as figure 10c names it."""
-
-
-Config = settings.DiscriminabilityConfig
 
 
 @dataclass

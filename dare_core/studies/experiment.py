@@ -79,7 +79,7 @@ class Experiment:
     store: RunStore
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     _logs: dict[int, Log] = field(default_factory=dict)
-    _rules: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
+    _rules: dict[int, dict[str, dict[str, list[np.ndarray]]]] = field(default_factory=dict)  # by length of history
 
     @property
     def seeds(self) -> range:
@@ -139,19 +139,18 @@ class Experiment:
 
     def runs_at(self, model: str, **changes: Any) -> list[Run]:
         """The runs of a model at some settings, one per seed."""
-        return self.store.get_many([self.run_config(model, seed, **changes) for seed in self.seeds])
+        return self.compute([(model, changes)])[0]
 
-    def compute(self, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Compute what is missing of several models and settings, all side by side; `runs_at` then reads it."""
-        self.store.get_many(
-            [self.run_config(model, seed, **changes) for model, changes in settings for seed in self.seeds]
-        )
+    def compute(self, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[Run]]:
+        """The runs of several models and settings, one per seed of each; what is missing is computed side by side."""
+        wanted = [self.run_config(model, seed, **changes) for model, changes in settings for seed in self.seeds]
+        found = iter(self.store.get_many(wanted))
+        return [[next(found) for _ in self.seeds] for _ in settings]
 
-    def train(self, models: Sequence[str], **changes: Any) -> None:
+    def train(self, models: Sequence[str]) -> None:
         """Get the runs of every model and seed."""
-        wanted = [(model, seed) for model in models for seed in self.seeds]
-        found = self.store.get_many([self.run_config(model, seed, **changes) for model, seed in wanted])
-        self.runs |= dict(zip(wanted, found, strict=True))
+        for model, found in zip(models, self.compute([(model, {}) for model in models]), strict=True):
+            self.runs |= {(model, run_seed): run for run_seed, run in zip(self.seeds, found, strict=True)}
 
     def runs_of(self, model: str) -> list[Run]:
         """The runs of a trained model, one per seed."""
@@ -170,15 +169,28 @@ class Experiment:
         """Test probabilities (H, C) of a model, one array per seed."""
         return [self.runs[model, seed].test_probability for seed in self.seeds]
 
-    def rule_scores(self, split: str = "test") -> dict[str, list[np.ndarray]]:
-        """Scores (H, C) of the rules without learning, one array per seed; on test samples also the regression that
-        is fitted on the validation samples."""
-        if not self._rules:
+    def rule_scores(self, split: str = "test", history: int | None = None) -> dict[str, list[np.ndarray]]:
+        """Scores (H, C) of the rules without learning, one array per seed, for histories of another length too; on
+        test samples also the regression that is fitted on the validation samples."""
+        length = history or self.config.history
+        if length not in self._rules:
+            of_length = self._rules[length] = {}
             for seed in self.seeds:
-                for part, found in rule_scores(self.samples(seed), training_counts(self.log_of(seed))).items():
+                splits = self.samples(seed, history=length)
+                for part, found in rule_scores(splits, training_counts(self.log_of(seed))).items():
                     for name, values in found.items():
-                        self._rules.setdefault(part, {}).setdefault(name, []).append(values)
-        return self._rules[split]
+                        of_length.setdefault(part, {}).setdefault(name, []).append(values)
+        return self._rules[length][split]
+
+    def best_rule(self, history: int | None = None) -> tuple[str, float]:
+        """The rule without learning of highest validation AUC (mean over seeds), with its test AUC."""
+
+        def mean_auc(split: str, name: str) -> float:
+            known = [self.samples(seed, history=history or self.config.history)[split].labels for seed in self.seeds]
+            return float(np.mean(list(map(auc, known, self.rule_scores(split, history)[name]))))
+
+        best = max(self.rule_scores("validation", history), key=lambda name: mean_auc("validation", name))
+        return best, mean_auc("test", best)
 
     def groups(self, samples: Samples) -> np.ndarray | None:
         """(H,) groups of the targets' users for the jackknife; None where worlds are the unit."""
@@ -201,25 +213,18 @@ class Experiment:
             rows.append(resampled_auc(samples.labels[mask], values[mask], weights))
         return np.stack(rows)
 
+    def auc_of(self, runs: Sequence[Run]) -> Replicates:
+        """(S, 1 + G) test AUC of runs, one per seed."""
+        return self.auc_replicates([run.test_probability for run in runs])
+
     @cached_property
     def competence(self) -> Competence:
         """Of DARE and TWIN at the study's own settings, which are trained where they are missing."""
         runs = {model: self.runs_at(model) for model in (REFERENCE, CLAIMED)}
         model = max(runs, key=lambda name: float(np.mean([run.best.auc for run in runs[name]])))
-        labels = [self.samples(seed)["validation"].labels for seed in self.seeds]
-        on_validation = {
-            name: float(np.mean([auc(known, own) for known, own in zip(labels, values, strict=True)]))
-            for name, values in self.rule_scores("validation").items()
-        }
-        rule = max(on_validation, key=lambda name: on_validation[name])
-        found = {name: self.auc_replicates([run.test_probability for run in own]) for name, own in runs.items()}
-        return Competence(
-            model,
-            float(found[model][:, 0].mean()),
-            rule,
-            interval(self.auc_replicates(self.rule_scores()[rule])),
-            self.steps,
-        )
+        rule, _ = self.best_rule()
+        level = interval(self.auc_replicates(self.rule_scores()[rule]))
+        return Competence(model, float(self.auc_of(runs[model])[:, 0].mean()), rule, level, self.steps)
 
     @property
     def training_samples(self) -> int:

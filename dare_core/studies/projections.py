@@ -1,9 +1,10 @@
-"""Projections in recommendation: claims P1 and P2 (paper, section 2.3, figure 4c and appendix C).
+"""Projections: maps behind shared embeddings, in recommendation (claims P1 and P2; paper, section 2.3, figure 4c and
+appendix C) and in a character-level GPT (P3; figure 5).
 
-Every model is compared at the shared setting and at its own best one. For the latter every learning rate and every way
-to start the maps is trained with three seeds (on generated logs: three worlds), and the highest mean validation AUC
-wins (ties: the first). A search counts for the log, embedding size and number of epochs that it was made with, and
-says nothing where most models choose a learning rate at the grid's edge: a better one may lie beyond it.
+In recommendation every model is compared at the shared setting and at its own best one. For the latter every learning
+rate and every way to start the maps is trained with three seeds (on generated logs: three worlds), and the highest mean
+validation AUC wins (ties: the first). A search counts for the log, embedding size and number of epochs that it was made
+with, and says nothing where most models choose a learning rate at the grid's edge: a better one may lie beyond it.
 """
 
 import json
@@ -20,8 +21,11 @@ from torch import Tensor, nn
 from dare_core.config import RunConfig
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
+from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
 from dare_core.evaluation.metrics import Array
 from dare_core.files import canonical_json, short_hash, store_root, write_json
+from dare_core.language.gpt import KINDS, Kind
+from dare_core.language.runs import LanguageRun
 from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import SIDES
 from dare_core.models.interface import MapInitial
@@ -29,7 +33,6 @@ from dare_core.models.projections import FieldMaps
 from dare_core.models.zoo import MODELS, build_model, model_spec
 from dare_core.report.stored import further_results, stored_result
 from dare_core.schedule import computing
-from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 from dare_core.studies.scores import made_with, searched
 from dare_core.training.loop import seeds_of, train
@@ -47,9 +50,9 @@ EVERY = 5
 MOTION_VERSION = 1
 """Raised whenever something else is computed from the same training: stored motions are not reused."""
 Rows = Sequence[Mapping[str, Any]]
-
-
-Config = settings.ProjectionsConfig
+LARGE = 16
+"""Sizes of a language model above this have enough capacity, says the paper."""
+WITH, WITHOUT, WIDER = KINDS
 
 
 @dataclass(frozen=True)
@@ -208,3 +211,66 @@ def map_motion(store: RunStore, config: RunConfig) -> list[dict[str, Any]]:
         train(config, store.samples(config), build, store.progress, observe=observe, threads=store.threads)
     write_json(path, rows)
     return rows
+
+
+@dataclass
+class Comparison:
+    """Validation losses of language models of every kind, size and seed. Stretches of text play the part that users
+    play elsewhere."""
+
+    runs: Mapping[tuple[Kind, int, int], LanguageRun]  # by kind, size, seed
+    sizes: list[int]  # largest first
+    seeds: range
+    replicates: dict[tuple[Kind, int], Replicates]  # validation loss
+
+    @classmethod
+    def of(cls, runs: Mapping[tuple[Kind, int, int], LanguageRun]) -> "Comparison":
+        """The comparison of runs; every combination of kind, size and seed must be present."""
+        sizes = sorted({size for _, size, _ in runs}, reverse=True)
+        seeds = range(1, max(seed for _, _, seed in runs) + 1)
+        stretches = len(next(iter(runs.values())).losses)
+        weights = leave_out(user_groups(np.arange(stretches)), stretches)  # (1 + G, W)
+        weights /= weights.sum(1, keepdims=True)
+        replicates = {
+            (kind, size): np.stack([runs[kind, size, seed].losses for seed in seeds]) @ weights.T
+            for kind in KINDS
+            for size in sizes
+        }
+        return cls(runs, sizes, seeds, replicates)
+
+    @property
+    def stretches(self) -> int:
+        """Number of stretches of validation text."""
+        return len(next(iter(self.runs.values())).losses)
+
+    @property
+    def flat(self) -> int:
+        """Number of trainings whose loss was flat before their final decay."""
+        return sum(bool(run.flat) for run in self.runs.values())
+
+    def runs_of(self, kind: Kind, size: int) -> list[LanguageRun]:
+        """The runs of a kind and size, one per seed."""
+        return [self.runs[kind, size, seed] for seed in self.seeds]
+
+    def gap(self, sizes: Sequence[int], kind: Kind = WITHOUT) -> Replicates:
+        """(S, 1 + G) loss of a kind minus the loss with maps, mean over sizes, paired by seed and by stretch."""
+        return np.mean([self.replicates[kind, size] - self.replicates[WITH, size] for size in sizes], axis=0)
+
+    def claims(self) -> dict[str, Interval]:
+        """P3's quantities, those that the sizes allow."""
+        large = [size for size in self.sizes if size > LARGE]
+        small = [size for size in self.sizes if size <= LARGE]
+        found = {}
+        if large and small:
+            found["gap_small_minus_large"] = interval(self.gap(small) - self.gap(large))
+        if large:
+            found["loss_gap_above_16"] = interval(self.gap(large))
+        return found
+
+    def shape(self, size: int) -> tuple[str, str, str]:
+        """What the paper's figure shows at a size, what the gap's interval shows here, and whether they match."""
+        gap = interval(self.gap([size]))
+        side = "maps help" if gap.low > 0 else "maps harm" if gap.high < 0 else "no gap to be seen"
+        expected = "maps help" if size > LARGE else "no gap to be seen"
+        undecided = expected == "maps help" and side == "no gap to be seen"
+        return expected, side, "undecided" if undecided else "yes" if side == expected else "no"
