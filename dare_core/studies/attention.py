@@ -16,7 +16,6 @@ from dare_core.evaluation.relevance import Gains, RelevanceCounts, category_tota
 from dare_core.evaluation.retrieval import (
     RULES,
     Retrieval,
-    best_columns,
     candidate_ndcg,
     learned_attention,
     left_out_share,
@@ -34,7 +33,7 @@ from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.relevance import category_relevance, relevance_truth, replicates_of, true_map
 from dare_core.studies.scores import columns
-from dare_core.studies.settings import WORLDS, AttentionConfig, StudyConfig
+from dare_core.studies.settings import AttentionConfig, StudyConfig
 from dare_core.training.runs import RunStore, counts_of
 
 GAINS = ("information", "signed", "above chance", "true relevance")
@@ -72,11 +71,6 @@ class LogAttention:
     priors: list[RelevanceCounts] = field(default_factory=list)  # of all categories with enough training samples
     quality: dict[str, dict[str, list[Array]]] = field(default_factory=dict)  # gain -> name -> (H, C, K)
 
-    @property
-    def of_worlds(self) -> bool:
-        """Whether each seed has a generated world of its own."""
-        return self.experiment.name in WORLDS
-
     @cached_property
     def weights(self) -> list[Array]:
         """(1 + G, H) weights of the test targets."""
@@ -86,12 +80,6 @@ class LogAttention:
     def same_category(self) -> list[np.ndarray]:
         """(H, C) behaviours of the candidate's category in each test history."""
         return [same_category_counts(split["test"]) for split in self.splits]
-
-    @cached_property
-    def most_relevant(self) -> list[np.ndarray]:
-        """(H, C, N) true for the K behaviours of highest gain of each judged candidate."""
-        top_k = self.experiment.config.top_k
-        return [best_columns(np.where(g.judged[..., None], g.information, 0), top_k) for g in self.gains]
 
     @cached_property
     def prior_relevance(self) -> list[Array]:
@@ -190,7 +178,7 @@ def true_closeness(view: LogAttention, name: str, closeness: Closeness) -> Repli
 def truth_correlation(view: LogAttention, name: str) -> Replicates:
     """Rank correlation of learned attention with relevance: the true one of generated worlds, else mutual
     information."""
-    return (true_closeness if view.of_worlds else estimated_closeness)(view, name, rank_correlation)
+    return (true_closeness if view.experiment.of_worlds else estimated_closeness)(view, name, rank_correlation)
 
 
 def worlds_of(config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore) -> Experiment:

@@ -87,15 +87,20 @@ class Experiment:
         return range(1, self.config.seeds + 1)
 
     @property
+    def of_worlds(self) -> bool:
+        """Whether each seed has a generated world of its own, which is then the unit of every interval."""
+        return self.name in WORLDS
+
+    @property
     def worlds(self) -> int | None:
         """Number of generated worlds; None on a log that was not generated."""
-        if self.name in WORLDS:
+        if self.of_worlds:
             return self.config.seeds
         return 1 if self.log.card.kind == "generated log" else None
 
     def log_of(self, seed: int) -> Log:
         """The log with which a seed trains."""
-        which = seed if self.name in WORLDS else 1
+        which = seed if self.of_worlds else 1
         if which not in self._logs:
             self._logs[which] = resolve_log(self.config, self.name, self.store, which)
         return self._logs[which]
@@ -108,7 +113,7 @@ class Experiment:
     @cached_property
     def fingerprint(self) -> str:
         """Of the log's content; of generated worlds, of their settings but for the seed."""
-        if self.name not in WORLDS:
+        if not self.of_worlds:
             return self.log.fingerprint
         settings = {key: value for key, value in self.log.card.created_with.items() if key != "world_seed"}
         return short_hash(canonical_json(settings))
@@ -194,7 +199,7 @@ class Experiment:
 
     def groups(self, samples: Samples) -> np.ndarray | None:
         """(H,) groups of the targets' users for the jackknife; None where worlds are the unit."""
-        return None if self.name in WORLDS else user_groups(samples.users.numpy())
+        return None if self.of_worlds else user_groups(samples.users.numpy())
 
     def weights(self, samples: Samples) -> Array:
         """(1 + G, H) weights of the targets: of all users, then without each group of them."""
@@ -271,7 +276,7 @@ class Record(ChapterRecord):
     def use(self, name: str) -> Experiment:
         """Open a log, noting what it is."""
         experiment = Experiment(self.config, name, self.store)
-        worlds = [experiment.log_of(seed).fingerprint for seed in experiment.seeds] if name in WORLDS else []
+        worlds = [experiment.log_of(seed).fingerprint for seed in experiment.seeds] if experiment.of_worlds else []
         self.logs[name] = {
             "name": experiment.log.card.name,
             "kind": experiment.log.card.kind,
@@ -279,17 +284,3 @@ class Record(ChapterRecord):
             **({"worlds": worlds} if worlds else {}),
         }
         return experiment
-
-    def judge(
-        self,
-        claim: str,
-        quantity: str,
-        measured: Interval | None,
-        experiment: Experiment,
-        note: str = "",
-        own_best: Interval | None = None,
-        blocked: str = "",
-    ) -> None:
-        """Add a ledger row; its verdict follows from the rule and from whether the models have learned."""
-        basis = experiment.basis(self.claims[claim].needs_competence)
-        self.judge_on(claim, quantity, measured, basis, note, own_best, blocked)

@@ -31,7 +31,6 @@ from dare_core.models.embeddings import SIDES
 from dare_core.models.interface import MapInitial
 from dare_core.models.projections import FieldMaps
 from dare_core.models.zoo import MODELS, build_model, model_spec
-from dare_core.report.stored import further_results, stored_result
 from dare_core.schedule import computing
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 from dare_core.studies.scores import made_with, searched
@@ -109,12 +108,6 @@ def search_settings(experiment: Experiment, model: str) -> list[dict[str, Any]]:
         }
         for setting, value in found.items()
     ]
-
-
-def stored_search() -> list[dict[str, Any]]:
-    """The rows of every search that is stored with the project."""
-    contents = [stored_result("projections"), *further_results("projections").values()]
-    return [row for content in contents if content for row in content["tables"].get("search", [])]
 
 
 def choices(rows: Rows, experiment: Experiment) -> dict[str, Setting]:

@@ -17,7 +17,6 @@ from dare_core.evaluation.metrics import Array
 from dare_core.evaluation.relevance import RelevanceCounts, user_weights
 from dare_core.evaluation.retrieval import own_first, symmetry
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.settings import WORLDS
 
 LEAST_CATEGORIES = 3
 """Target categories below which nothing is said about the relevance between categories."""
@@ -106,7 +105,7 @@ def own_category_first(experiment: Experiment, relevance: Sequence[Array]) -> In
     """
     shares = np.array([own_first(each) for each in relevance])
     numbers = np.array([len(each) for each in relevance])
-    if experiment.name in WORLDS:
+    if experiment.of_worlds:
         return interval((shares - 1 / numbers)[:, None])
     found, chance = wilson(float(shares.mean()), round(float(numbers.mean()))), float((1 / numbers).mean())
     low, high = found.low - chance, found.high - chance

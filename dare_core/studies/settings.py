@@ -222,11 +222,6 @@ class GradientsConfig(StudyConfig):
         apart = [name for name in self.model_names if len(set(model_spec(name).assignment.values())) > 1]
         return f"{apart[0]} shares no table between attention and representation; try TWIN." if apart else ""
 
-    @property
-    def setting_names(self) -> list[str]:
-        """The settings asked for."""
-        return self.settings.split(",")
-
 
 class ProjectionsConfig(StudyConfig):
     """Parameters of the Projections chapter."""
@@ -278,11 +273,6 @@ class OverallConfig(StudyConfig):
 
     models: str = Field("DARE,TWIN,DIN", description="models to train, or all")
     further_sizes: Sizes = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
-
-    @property
-    def embedding_sizes(self) -> list[int]:
-        """The embedding sizes at which DARE is compared with TWIN; none without `further_sizes`."""
-        return sorted({self.size, *numbers(self.further_sizes)}) if self.further_sizes else []
 
 
 class AttentionConfig(GainSettings):
