@@ -193,7 +193,7 @@ def control_row(control: str, world: str, values: Sequence[float], must: str) ->
         "control": control,
         "world": world,
         "worlds": len(values),
-        **columns("mean", found.estimate, found.low, found.high),
+        **columns("mean", found),
         "must": must,
         "met": ("yes" if MET[must](found.low, found.high) else "no") if np.isfinite(found.low) else None,
     }

@@ -104,20 +104,17 @@ def score_rows(
     rows = []
     subsets = {subset: auc_table(experiment, scores, subset) for subset in SUBSETS if subset != "all"}
     for name, values in known.items():
-        own = interval(values)
-        row: dict[str, Any] = {"log": experiment.name, "model or rule": name}
-        row |= columns("AUC", own.estimate, own.low, own.high)
-        row |= {f"AUC {subset}": float(table[name][:, 0].mean()) for subset, table in subsets.items()}
         lead = interval(known[CLAIMED] - values) if CLAIMED in known and name != CLAIMED else None
-        bounds = (lead.estimate, lead.low, lead.high) if lead else (None, None, None)
-        row |= columns(f"{CLAIMED} minus it", *bounds)
-        row["detectable"] = lead.detectable if lead else None
+        row: dict[str, Any] = {"log": experiment.name, "model or rule": name, **columns("AUC", interval(values))}
+        row |= {f"AUC {subset}": float(table[name][:, 0].mean()) for subset, table in subsets.items()}
+        row |= {**columns(f"{CLAIMED} minus it", lead), "detectable": lead.detectable if lead else None}
         rows.append(row | grouped_means(experiment, name, scores[name]))
     return rows
 
 
-def columns(name: str, estimate: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
-    """An interval as three columns, which a table shows as one."""
+def columns(name: str, found: Interval | None) -> dict[str, float | None]:
+    """An interval as three columns, which a table shows as one; empty columns for none."""
+    estimate, low, high = (found.estimate, found.low, found.high) if found else (None, None, None)
     return {name: estimate, f"{name}, low": low, f"{name}, high": high}
 
 
@@ -224,7 +221,7 @@ def identical_rows(experiment: Experiment, count: int) -> list[dict[str, Any]]:
         asked.append(("C1", "speedup_70", f"TWIN {first} and TWIN {second}", measured, SURE))
     claims, rows = load_claims(), []
     for claim, quantity, which, measured, alarms in asked:
-        values = columns("estimate", measured.estimate, measured.low, measured.high)
+        values = columns("estimate", measured)
         alarm = "yes" if judge(claims[claim].of(quantity), measured).verdict in alarms else "no"
         rows.append({"log": experiment.name, "claim": claim, "models": which, **values, "false alarm": alarm})
     return rows
