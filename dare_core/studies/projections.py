@@ -11,8 +11,8 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from dare_core.schedule import computing
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 from dare_core.studies.scores import made_with, searched
 from dare_core.training.loop import seeds_of, train
-from dare_core.training.runs import Run, RunStore, counts_of
+from dare_core.training.runs import RunStore, counts_of
 
 TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)
@@ -54,8 +54,7 @@ LARGE = 16
 WITH, WITHOUT, WIDER = KINDS
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """What is searched for each model."""
 
     learning_rate: float
@@ -78,22 +77,11 @@ def grid(model: str) -> list[Setting]:
     return [Setting(rate, initial) for rate in LEARNING_RATES for initial in initials]
 
 
-def runs_at(
-    experiment: Experiment, model: str, setting: Setting, seeds: Sequence[int] | None = None, **changes: Any
-) -> list[Run]:
-    """The runs of a model at a setting, one per seed: those of the experiment, or others."""
-    chosen = {"learning_rate": setting.learning_rate, "map_initial": setting.map_initial}
-    wanted = experiment.seeds if seeds is None else seeds
-    return experiment.store.get_many([experiment.run_config(model, seed, **chosen, **changes) for seed in wanted])
-
-
 def search_settings(experiment: Experiment, model: str) -> list[dict[str, Any]]:
     """Every setting of a model with its validation AUC, mean over seeds; exactly one is `chosen`."""
-    seeds = range(1, SEARCH_SEEDS + 1)
-    found = {
-        setting: float(np.mean([run.best.auc for run in runs_at(experiment, model, setting, seeds)]))
-        for setting in grid(model)
-    }
+    searching = replace(experiment, config=experiment.config.model_copy(update={"seeds": SEARCH_SEEDS}))
+    runs = searching.compute([(model, setting._asdict()) for setting in grid(model)])
+    found = {s: float(np.mean([run.best.auc for run in own])) for s, own in zip(grid(model), runs, strict=True)}
     best = max(found, key=lambda setting: found[setting])  # the first of equals
     return [
         {
