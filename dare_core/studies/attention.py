@@ -43,8 +43,6 @@ Closeness = Callable[[Array, Array], Array]
 SHARED = ("DARE", "TWIN")
 """Models whose attention reads target and behaviour from one table."""
 INDEPENDENT = (*SHARED, "DIN", "TWIN-4E")
-MORE = 7
-"""How many times more users the larger worlds of the slope have."""
 DIPS = 18
 """Earlier targets in the history of a user's last training target: 19 targets, as published."""
 MET: dict[str, Callable[[float, float], bool]] = {
@@ -269,14 +267,3 @@ def independent_rows(worlds: Experiment) -> list[dict[str, Any]]:
         control_row(title.format(first, second), worlds.name, [v[first] - v[second] for v in found], must)
         for first, second, must in compared
     ]
-
-
-def control_rows(config: StudyConfig, worlds: int, users: int, store: RunStore) -> list[dict[str, Any]]:
-    """The table of controls, over several worlds of each kind (at least 2), each trained with its own seed.
-
-    Slopes are given for two numbers of users: a model learns a few hundred users' histories by heart, those of a
-    user's training targets overlap, and so positions come to differ a little where the world knows no difference.
-    """
-    sizes = [(kind, number) for number in (users, MORE * users) for kind in ("generated", "no_decay")]
-    rows = [row for kind, number in sizes for row in slope_rows(worlds_of(config, kind, worlds, number, store))]
-    return rows + independent_rows(worlds_of(config, "independent", worlds, users, store))

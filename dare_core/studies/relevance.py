@@ -22,19 +22,16 @@ LEAST_CATEGORIES = 3
 """Target categories below which nothing is said about the relevance between categories."""
 
 
-def training_weights(experiment: Experiment) -> list[Array]:
-    """(1 + G, U) weights of the training users per seed, by which mutual information is counted."""
-    train = [experiment.samples(seed)["train"] for seed in experiment.seeds]
-    return [user_weights(samples, experiment.groups(samples)) for samples in train]
-
-
 def replicates_of(
     experiment: Experiment, relevance: Sequence[RelevanceCounts], statistics: Sequence[Callable[[Array], float]]
 ) -> Replicates:
     """(S, 1 + G) a statistic of each seed's mutual information (T, T, P), of all users and without each group of
     them."""
-    parts = zip(relevance, training_weights(experiment), statistics, strict=True)
-    return np.stack([counts.replicates(weights, statistic) for counts, weights, statistic in parts])
+    rows = []
+    for seed, counts, statistic in zip(experiment.seeds, relevance, statistics, strict=True):
+        train = experiment.samples(seed)["train"]
+        rows.append(counts.replicates(user_weights(train, experiment.groups(train)), statistic))
+    return np.stack(rows)
 
 
 def same_minus_other(information: Array, positions: int = 10) -> float:

@@ -31,7 +31,6 @@ WORLDS = {
     "no_semantics": "no_semantics",
 }
 """Names of generated worlds; any other name is that of a prepared log."""
-NULL_WORLDS = ("independent", "no_decay", "no_semantics")
 
 
 def numbers(text: str) -> list[int]:
@@ -135,9 +134,9 @@ class StudyConfig(ChapterConfig):
 
     def samples_for(self, log: "Log") -> SampleConfig:
         """How samples are cut from a log."""
-        null_world = log.card.kind == "generated log" and log.card.created_with.get("kind") in NULL_WORLDS
         rule = self.negative_rule
         if rule == "auto":
+            null_world = log.card.kind == "generated log" and log.card.created_with.get("kind", "twin") != "twin"
             rule = "any" if null_world else "unclicked"
         return SampleConfig(**self.model_dump(include={*SampleConfig.model_fields}) | {"negative_rule": rule})
 
@@ -183,8 +182,6 @@ class TheModelConfig(ChapterConfig):
 
 
 class MethodConfig(StudyConfig):
-    """Parameters of the chapter Method."""
-
     search: bool = Field(False, description="train DARE and TWIN at every learning rate and number of steps")
     rates: str = Field("0.003,0.01,0.03", description="learning rates of the search")
     steps: Numbers = Field("1000,2000,4000", description="steps per epoch of the search")
@@ -198,15 +195,11 @@ class MethodConfig(StudyConfig):
 
 
 class DataConfig(StudyConfig):
-    """Parameters of the Data chapter."""
-
     categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat map")
     positions: int = Field(50, ge=5, le=1_000, description="positions of the heat map")
 
 
 class GradientsConfig(StudyConfig):
-    """Parameters of the gradients chapter."""
-
     models: str = Field("TWIN", description="models with shared tables")
     settings: str = Field("published,own start", description="published (judged), own start, recipe")
 
@@ -224,8 +217,6 @@ class GradientsConfig(StudyConfig):
 
 
 class ProjectionsConfig(StudyConfig):
-    """Parameters of the Projections chapter."""
-
     size: int = Field(16, ge=1, le=512, description="embedding size a field")
     models: str = Field("DARE,TWIN,TWIN (w/ proj.)", description="models to train, or all; these three always")
     wide: bool = Field(True, description="train TWIN with tables twice as wide too")
@@ -269,15 +260,11 @@ class LanguageConfig(ChapterConfig):
 
 
 class OverallConfig(StudyConfig):
-    """Parameters of the Overall comparison chapter."""
-
     models: str = Field("DARE,TWIN,DIN", description="models to train, or all")
     further_sizes: Sizes = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
 
 
 class AttentionConfig(GainSettings):
-    """Parameters of the Attention accuracy chapter."""
-
     models: str = Field("DARE,TWIN,DIN,TWIN-4E", description="models to train, or all that search")
     categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat maps")
     positions: int = Field(10, ge=2, le=1_000, description="newest positions of the heat maps")
@@ -287,8 +274,6 @@ class AttentionConfig(GainSettings):
 
 
 class DiscriminabilityConfig(StudyConfig):
-    """Parameters of the Discriminability chapter."""
-
     models: str = Field("DARE,TWIN,DIN,TWIN (w/o TR),DARE (w/o TR)", description="models to train, or all")
     clusters: Annotated[str, _numbers(least=2, otherwise="all")] = Field(
         "2,10,50", description="numbers of clusters, or all of the published analysis"
@@ -305,14 +290,10 @@ class DiscriminabilityConfig(StudyConfig):
 
 
 class ConvergenceConfig(StudyConfig):
-    """Parameters of the Convergence chapter."""
-
     models: str = Field("DARE,TWIN,DIN", description="models to train; C1 needs DARE and TWIN")
 
 
 class SearchEfficiencyConfig(StudyConfig):
-    """Parameters of the Search efficiency chapter."""
-
     parts: Numbers = Field("1,2,4", description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4")
     further_sizes: Sizes = Field("", description="further embedding sizes, shown beside `size` and not judged")
     search_length: int = Field(10_000, ge=10, le=1_000_000, description="behaviours of a timed search")
@@ -333,8 +314,6 @@ class SearchEfficiencyConfig(StudyConfig):
 
 
 class RetrievalNumberConfig(GainSettings):
-    """Parameters of the Retrieval number chapter."""
-
     models: str = Field("DARE,TWIN", description="models to train; the claims need DARE and TWIN")
     retrieved: Numbers = Field("5,20,100", description="numbers of retrieved behaviours, K; N is history")
     lengths: Numbers = Field("20,200", description="lengths of history, N; K is top_k")
