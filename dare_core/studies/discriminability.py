@@ -32,23 +32,19 @@ class ModelClusterings:
 
     found: list[list[list[Discriminability]]]
 
-    def values(self, what: Callable[[Discriminability], Array]) -> Array:
-        """(S, 1 + G, N) of an array (1 + G,) per clustering, mean over K-means seeds."""
-        return np.array([[[what(one) for one in line] for line in seed] for seed in self.found]).mean(1).swapaxes(1, 2)
-
     def numbers(self, name: str) -> Array:
-        """(S, N) of a number per clustering, mean over K-means seeds."""
+        """(S, N) of a number per clustering, or (S, N, 1 + G) of an array, mean over K-means seeds."""
         return np.array([[[getattr(one, name) for one in line] for line in seed] for seed in self.found]).mean(1)
 
     @property
     def plain(self) -> Array:
         """(S, 1 + G, N) mutual information."""
-        return self.values(lambda one: one.plain)
+        return self.numbers("plain").swapaxes(1, 2)
 
     @property
     def above_chance(self) -> Array:
         """(S, 1 + G, N) mutual information less its chance level."""
-        return self.values(lambda one: one.above_chance)
+        return self.numbers("above_chance").swapaxes(1, 2)
 
 
 @dataclass

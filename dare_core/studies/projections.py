@@ -224,11 +224,6 @@ class Comparison:
         """Number of stretches of validation text."""
         return len(next(iter(self.runs.values())).losses)
 
-    @property
-    def flat(self) -> int:
-        """Number of trainings whose loss was flat before their final decay."""
-        return sum(bool(run.flat) for run in self.runs.values())
-
     def runs_of(self, kind: Kind, size: int) -> list[LanguageRun]:
         """The runs of a kind and size, one per seed."""
         return [self.runs[kind, size, seed] for seed in self.seeds]
