@@ -6,16 +6,14 @@ notebooks included; `_build/html/` the pages, which fetch nothing from the netwo
 """
 
 import importlib.util
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -26,7 +24,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from dare_core.chapter_store import chapter_key, recall, remember
+from dare_core.chapter_store import chapter_key, recall, remember, results_of
 from dare_core.chapters import (
     COLLECTING,
     book_parameters,
@@ -38,23 +36,18 @@ from dare_core.chapters import (
 )
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
-from dare_core.report.claims import results_folder, write_ledger
+from dare_core.report.claims import chapter_results, results_folder, write_ledger
 from dare_core.report.stored import write_stored_tables
 from dare_core.schedule import run_in_order
 
 MATHJAX = "tex-svg-full.js"  # named in _config.yml too
 
 
-@dataclass(frozen=True)
-class BookResult:
-    """A finished book: first page, ledger, runs computed and reused, the build's warnings, seconds in all."""
+class BookResult(NamedTuple):
+    """A finished book: its first page, and the ledger."""
 
     index_html: Path
     ledger: Path
-    computed: int
-    reused: int
-    warnings: list[str]
-    seconds: float
 
 
 class _ThisPython(AsyncKernelManager):
@@ -144,14 +137,11 @@ def build_book(
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
     write_stored_tables(list(order), out / "source" / "results" / "stored")
     print("building the pages", flush=True)
-    warnings = _jupyter_book(out)
-    computed, reused = (
-        sum(counts) for counts in zip(*(_runs(results / f"{name}.json") for name in order), strict=True)
-    )
-    seconds = time.monotonic() - start
-    print(f"trainings: {computed} computed, {reused} reused; {seconds:.0f} s in all", flush=True)
-    first_page = out / "_build" / "html" / "index.html"
-    return BookResult(first_page, results / "ledger.json", computed, reused, warnings, seconds)
+    _jupyter_book(out)
+    runs = [content["runs"] for name, content in chapter_results(results).items() if name in order]
+    computed, reused = (sum(of[what] for of in runs) for what in ("computed", "reused"))
+    print(f"trainings: {computed} computed, {reused} reused; {time.monotonic() - start:.0f} s in all", flush=True)
+    return BookResult(out / "_build" / "html" / "index.html", results / "ledger.json")
 
 
 def _stage(out: Path, results: Path, names: list[str]) -> Path:
@@ -161,9 +151,8 @@ def _stage(out: Path, results: Path, names: list[str]) -> Path:
     if mathjax is None or mathjax.origin is None:
         raise InputError("the package sphinx-mathjax-offline is not installed: run `make env`")
     results.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        for old in (results / f"{name}.json", *results.glob(f"{name}_*.csv")):
-            old.unlink(missing_ok=True)
+    for old in (path for name in names for path in results_of(name, results)):
+        old.unlink(missing_ok=True)
     shutil.rmtree(source, ignore_errors=True)
     (source / "notebooks").mkdir(parents=True)
     shutil.copy(project_root() / "_config.yml", source)
@@ -210,7 +199,7 @@ def _fold_code(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def _jupyter_book(out: Path) -> list[str]:
+def _jupyter_book(out: Path) -> None:
     """Build the pages anew, warnings as errors; the whole log is `build.log`."""
     shutil.rmtree(out / "_build", ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
@@ -219,14 +208,7 @@ def _jupyter_book(out: Path) -> list[str]:
     built = subprocess.run(command, cwd=out / "source", env=plain, capture_output=True, text=True)
     log = out / "build.log"
     log.write_text(built.stdout + built.stderr, "utf-8")
-    warnings = [line for line in built.stderr.splitlines() if re.search(r"(WARNING|ERROR|Error):", line)]
     if built.returncode:
-        first = (warnings or built.stderr.strip().splitlines() or ["no message"])[0]
+        lines = built.stderr.strip().splitlines() or ["no message"]
+        first = next((line for line in lines if re.search(r"(WARNING|ERROR|Error):", line)), lines[0])
         raise InputError(f"the pages were not built: {first.strip()}; the whole log is {log}")
-    return warnings
-
-
-def _runs(metrics: Path) -> tuple[int, int]:
-    """Runs computed and reused by a chapter, as its metrics file says under `runs`."""
-    runs = json.loads(metrics.read_text("utf-8")).get("runs", {}) if metrics.is_file() else {}
-    return runs.get("computed", 0), runs.get("reused", 0)

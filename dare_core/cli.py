@@ -275,12 +275,13 @@ def diagnose(
     options = {
         "path": path, "user": user, "item": item, "category": category, "time": time, "behaviour": behaviour,
         "keep": keep, "clicked": label, "group": negatives_within, "since": since, "until": until, "split": split,
-        "all_users": all_users, "show_ids": show_ids, "on_bad_rows": on_bad_rows, "logs": name, "seeds": seeds, "seed": seed,
+        "all_users": all_users, "show_ids": show_ids, "on_bad_rows": on_bad_rows, "logs": name,
+        "seeds": seeds, "seed": seed,
         "command": shlex.join(["dare", *sys.argv[1:]]),
     }  # fmt: skip
     values = options | parameters(parameter)
     CONFIGS["your_own_log"].checked(values)  # refused before the slow imports
-    from dare_core.diagnose import diagnose as run
+    from dare_core.own_log.command import diagnose as run
 
     raise typer.Exit(run(values, out, dry_run, say))
 

@@ -141,8 +141,8 @@ MUTANTS = [
     Mutant(
         "the rule is chosen on the test samples",
         "dare_core/studies/experiment.py",
-        'for name, values in self.rule_scores("validation").items()',
-        'for name, values in self.rule_scores("test").items()',
+        'key=lambda name: mean_auc("validation", name)',
+        'key=lambda name: mean_auc("test", name)',
         "studies",
     ),
     Mutant(

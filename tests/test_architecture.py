@@ -23,6 +23,7 @@ ORDER = (
     ("studies",),
     ("chapters", "chapter_store"),
     ("book",),
+    ("own_log",),
     ("cli",),
 )
 """From left to right; each may import what lies further left. `language` and `published` are wings of their own."""
@@ -38,14 +39,14 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 13_100,  # target 9,000
-    "lines of code": 8_700,  # target 6,000: docstrings, comments and blank lines apart
+    "lines": 12_500,  # target 9,000
+    "lines of code": 8_275,  # target 6,000: docstrings, comments and blank lines apart
     "lines of the reader's core": 3_760,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,
 }
 """Limits of size. What is not yet reached stands at what it is now, and is lowered until it is at its target."""
-MORE_MODULES = {"studies": 19}  # target 10: one short module per finding
+MORE_MODULES: dict[str, int] = {}  # by folder, while one has more
 LONGER_FUNCTIONS: dict[str, int] = {}  # by name, while one is longer
 CORE = ("models", "data.samples", "training.loop", "training.gradients", "evaluation")
 """What a reader of the paper reads: these rooms and modules, without the kernels, which compute the same faster."""
@@ -218,7 +219,7 @@ lines"""
         ("language.gpt", "from dare_core.evaluation.intervals import interval", True),
         ("language.gpt", "from dare_core.evaluation import metrics", False),
         ("training.loop", "from dare_core.published import model", False),
-        ("studies.language", "from dare_core.language.gpt import KINDS", True),
+        ("studies.projections", "from dare_core.language.gpt import KINDS", True),
         ("report.record", "from dare_core.studies.settings import StudyConfig", False),
     ],
 )

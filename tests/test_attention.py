@@ -51,23 +51,20 @@ from dare_core.models.zoo import build_model
 from dare_core.report.claims import LedgerRow, load_claims
 from dare_core.report.show import Shown
 from dare_core.studies.attention import (
-    left_out,
-    ndcg_at_k,
-    recent_other,
-    relevance_truth,
-    true_map,
-    truth_correlation,
-)
-from dare_core.studies.attention_controls import (
     MET,
     control_row,
     independent_rows,
+    left_out,
+    ndcg_at_k,
     position_slope,
+    recent_other,
     slope_rows,
     spacing_dip,
+    truth_correlation,
     worlds_of,
 )
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.relevance import relevance_truth, true_map
 from dare_core.studies.settings import StudyConfig
 from dare_core.training.runs import RunStore, counts_of
 from tests.conftest import make_log

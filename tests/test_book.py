@@ -91,7 +91,7 @@ def test_a_notebook_by_hand_has_results_of_its_own() -> None:
     by_hand = config(size=8)
     assert by_hand.label == chapter_parameters("convergence", "smoke", {"size": "8"})["profile"] != "smoke"
     record = ChapterRecord("convergence", by_hand, RunStore())
-    record.judge_on("C1", "speedup_70", None, Basis("generated", "generated log"), "none")
+    record.judge("C1", "speedup_70", None, Basis("generated", "generated log"), "none")
     content = json.loads(record.write().read_text("utf-8"))
     assert content["config"]["profile"] == content["rows"][0]["profile"] == by_hand.label
 

@@ -17,7 +17,6 @@ from dare_core.studies.discriminability import (
     R2,
     RULE,
     SUFFIXES,
-    Config,
     ModelClusterings,
     at_every,
     cluster_models,
@@ -25,7 +24,7 @@ from dare_core.studies.discriminability import (
     mean,
 )
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.settings import StudyConfig
+from dare_core.studies.settings import DiscriminabilityConfig, StudyConfig
 from dare_core.training.runs import RunStore
 
 QUICK = {"world_users": 120, "seeds": 1, "epochs": 1, "targets": 3, "history": 50, "shortest_user": 60}
@@ -140,5 +139,5 @@ def test_the_chapter_writes_its_record(own_store: Path) -> None:
 def test_bad_numbers_of_clusters_are_refused() -> None:
     for bad in ("1,5", "2,,5", "many"):
         with pytest.raises(InputError, match="clusters"):
-            Config.checked({"clusters": bad})
-    assert Config.checked({"clusters": "all"}).numbers[-1] == 1_000
+            DiscriminabilityConfig.checked({"clusters": bad})
+    assert DiscriminabilityConfig.checked({"clusters": "all"}).numbers[-1] == 1_000

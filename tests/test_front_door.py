@@ -10,8 +10,6 @@ import pytest
 from conftest import SMALL_SAMPLES, store_small_log
 
 from dare_core.config import ModelConfig, RunConfig, TrainingConfig
-from dare_core.studies import gradients
-from dare_core.studies.settings import GRADIENT_SETTINGS
 from dare_core.training.runs import RunStore
 
 SLOW = ("torch", "scipy", "sklearn", "numba", "matplotlib", "seaborn", "papermill", "nbformat")
@@ -75,7 +73,3 @@ def test_answers_at_once(
     said, found, slow = answer(*(argument.replace("KEY", key) for argument in arguments))
     assert (found, slow) == (status, set())
     assert says.replace("KEY", key) in said
-
-
-def test_the_settings_that_can_be_asked_for_are_those_of_the_study() -> None:
-    assert tuple(gradients.SETTINGS) == GRADIENT_SETTINGS

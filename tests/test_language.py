@@ -20,7 +20,7 @@ from dare_core.language.training import (
     train_language,
     validation_windows,
 )
-from dare_core.studies import language
+from dare_core.studies.settings import LanguageConfig
 
 VOCABULARY = 11
 
@@ -146,11 +146,11 @@ def test_training_ends_when_the_loss_is_flat() -> None:
 
 def test_bad_settings_and_texts_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="size 6 is not a multiple of heads 4"):
-        language.Config.checked({"heads": 4, "sizes": "8,6"})
+        LanguageConfig.checked({"heads": 4, "sizes": "8,6"})
     with pytest.raises(InputError, match="sizes"):
-        language.Config.checked({"sizes": "64,big"})
+        LanguageConfig.checked({"sizes": "64,big"})
     with pytest.raises(InputError, match="'iterations'"):
-        language.Config.checked({"iteration": 3})
+        LanguageConfig.checked({"iteration": 3})
     with pytest.raises(InputError, match="validation characters"):
         train_language(LanguageRunConfig(), Text("short", "own text", "abc" * 100, "abc"), progress=False)
     monkeypatch.setattr(LanguageModel, "losses", lambda model, windows: model.norm.weight[:1] * math.nan)

@@ -14,7 +14,7 @@ from dare_core.language.gpt import KINDS
 from dare_core.language.runs import LanguageRun
 from dare_core.language.text import open_text, plays_text, spoken
 from dare_core.language.training import NANOGPT, NANOGPT_LOSS, LanguageRunConfig
-from dare_core.studies.language import Comparison
+from dare_core.studies.projections import Comparison
 
 TINY = project_root().parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 QUICK = {"sizes": "32,4", "seeds": 2, "iterations": 10, "block": 16, "batch": 2, "layers": 1}

@@ -12,11 +12,11 @@ from dare_core import cli
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval
-from dare_core.report.own_log import page, write_report
-from dare_core.studies import your_own_log
-from dare_core.studies.answer import EXIT_STATUS, decide, learned, shown_card, too_small, users_needed
+from dare_core.own_log import study
+from dare_core.own_log.answer import EXIT_STATUS, decide, learned, shown_card, too_small, users_needed
+from dare_core.own_log.page import page, write_report
+from dare_core.own_log.study import Config, Evidence, Learning, Size, resolved, size_of, targets_for
 from dare_core.studies.experiment import Competence, Record
-from dare_core.studies.your_own_log import Config, Evidence, Learning, Size, resolved, size_of, targets_for
 from dare_core.training.store import Validation
 
 CHOSEN = Config.checked({"history": 200, "targets": 19, "shortest_user": 210, "top_k": 20})
@@ -89,8 +89,8 @@ def test_collapsed_training_is_named() -> None:
             self.history = [Validation(1, 1, 0.0, value, 0.0, 0.0) for value in aucs]
             self.best = max(self.history, key=lambda line: line.auc)
 
-    assert your_own_log.collapsed(Run(0.7, 0.55))  # type: ignore[arg-type]
-    assert not your_own_log.collapsed(Run(0.7, 0.68))  # type: ignore[arg-type]
+    assert study.collapsed(Run(0.7, 0.55))  # type: ignore[arg-type]
+    assert not study.collapsed(Run(0.7, 0.68))  # type: ignore[arg-type]
 
 
 def test_no_gain_between_identical_models_is_found_in_few_draws() -> None:
@@ -220,10 +220,10 @@ def test_a_dry_run_trains_nothing(
 def test_all_six_questions_are_answered_on_a_generated_world() -> None:
     settings = {"world_users": 40, "history": 50, "shortest_user": 60, "targets": 4, "seeds": 1, "size": 4, "top_k": 10}
     config = Config.checked(settings | {"epochs": 1})
-    read = your_own_log.prepare_file(config)
+    read = study.prepare_file(config)
     log = Record.start("your_own_log", config).use(read.card.name)
-    learning = your_own_log.learn(log)
-    evidence = your_own_log.gather(log, config)
+    learning = study.learn(log)
+    evidence = study.gather(log, config)
     answer = decide(learning, evidence, config, 40)
     assert len(answer.questions) == 6 and set(evidence.search) == {4, 2}
     assert evidence.megabytes["TWIN, twice as wide"] == pytest.approx(evidence.megabytes["DARE"], rel=0.2)

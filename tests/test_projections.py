@@ -39,6 +39,7 @@ from dare_core.studies.projections import (
     search_settings,
 )
 from dare_core.studies.scores import made_with
+from dare_core.studies.settings import ProjectionsConfig
 from dare_core.training.loop import Trained, train
 from dare_core.training.runs import RunStore
 
@@ -112,7 +113,7 @@ def test_a_listener_changes_nothing(log: Any) -> None:
 
 
 def experiment(**changes: Any) -> Experiment:
-    config = projections.Config.checked({**QUICK, **changes})
+    config = ProjectionsConfig.checked({**QUICK, **changes})
     return Experiment(config, "generated", RunStore(progress=False))
 
 
@@ -137,7 +138,7 @@ def test_variants_are_the_eleven_of_the_published_code() -> None:
     assert len(grid(PROJECTION)) == 12 and grid(PROJECTION)[0] == Setting(0.03, "published")
     for model in (TWIN, DARE, "equalised gradients"):
         assert grid(model) == [Setting(0.03), Setting(0.01), Setting(0.003), Setting(0.001)]
-    everything = projections.Config.checked({"models": "all"}).model_names
+    everything = ProjectionsConfig.checked({"models": "all"}).model_names
     assert len(everything) == 13 == len(set(everything))
 
 
@@ -292,9 +293,9 @@ def test_p2_is_contradicted_only_beyond_the_correction_for_all_variants(monkeypa
 
 
 def test_the_chapter_takes_the_stored_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = searched_lines(experiment(), Setting(0.003, "identity"), [PROJECTION])
-    stored += [line | {"learning rate": 0.01, "chosen": False} for line in stored]
-    monkeypatch.setattr(projections, "stored_search", lambda: stored)
+    found = searched_lines(experiment(), Setting(0.003, "identity"), [PROJECTION])
+    found += [line | {"learning rate": 0.01, "chosen": False} for line in found]
+    monkeypatch.setattr("dare_core.report.stored.stored_rows", lambda chapter, name: found)
     record = run_chapter("projections", **QUICK)["record"]
     rows = {(row["setting"], row["model"]): row for row in record.tables["variants"]}
     best, shared = rows[BEST, PROJECTION], rows[SHARED, PROJECTION]
@@ -319,7 +320,7 @@ def test_the_chapter_takes_the_stored_setting(monkeypatch: pytest.MonkeyPatch) -
 
 def test_models_that_are_compared_with_must_be_there() -> None:
     with pytest.raises(InputError, match=r"TWIN \(w/ proj.\)"):
-        projections.Config.checked({**QUICK, "models": f"{DARE},{TWIN}"})
+        ProjectionsConfig.checked({**QUICK, "models": f"{DARE},{TWIN}"})
 
 
 def test_a_forward_pass_is_timed_in_evaluation_mode() -> None:

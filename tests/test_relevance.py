@@ -10,7 +10,7 @@ from conftest import SMALL_SAMPLES, make_log
 from dare_core.data.samples import Samples, make_samples
 from dare_core.evaluation.intervals import user_groups
 from dare_core.evaluation.relevance import relevance_counts, user_weights
-from dare_core.studies.data import decay_slope, same_minus_other
+from dare_core.studies.relevance import decay_slope, same_minus_other
 
 
 def dense_hits(samples: Samples, categories: np.ndarray, positions: int) -> np.ndarray:

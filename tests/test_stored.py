@@ -36,13 +36,13 @@ def metrics(folder: Path, chapter: str = "attention") -> Path:
 
 
 def test_aggregates_are_kept_and_single_behaviours_are_not(folder: Path) -> None:
-    assert stored.stored_result("attention") is None and "nothing" in stored.show_further("attention").text
+    assert stored.stored_result("attention") is None and stored.further_results("attention") == {}
     stored.keep(metrics(folder))
     place = stored.keep(metrics(folder), "mine")
     assert place == folder / "stored" / "further" / "mine" / "attention.json"
     content = stored.stored_result("attention")
     assert content is not None and set(content["tables"]) == {"retrieval", "controls"}
-    assert "ndcg_dare_over_twin" in stored.show_further("attention").text
+    assert stored.further_results("attention")["mine"]["rows"][0]["quantity"] == "ndcg_dare_over_twin"
     assert "ndcg_dare_over_twin" in stored.show_stored_verdicts("attention").text
     shown = stored.show_stored_table("attention", "retrieval", "Retrieval")
     assert "3 seeds" in shown.text and "--profile full" in shown.text and "2026-01-01" in shown.text

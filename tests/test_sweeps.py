@@ -19,10 +19,10 @@ from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.evaluation.search_stage import SearchTime
 from dare_core.models.zoo import ClickModel, build_model
 from dare_core.report.claims import LedgerRow
-from dare_core.studies import retrieval_number, scores, search_efficiency
+from dare_core.studies import efficiency, scores
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.scores import at_own_best, best_rule, made_with, own_best
-from dare_core.studies.settings import StudyConfig, numbers
+from dare_core.studies.scores import at_own_best, made_with, own_best
+from dare_core.studies.settings import RetrievalNumberConfig, SearchEfficiencyConfig, StudyConfig, numbers
 from dare_core.training.runs import RunStore, counts_of
 
 
@@ -64,16 +64,16 @@ def world(**changes: object) -> Experiment:
 
 
 def test_numbers() -> None:
-    assert numbers(" 100, 5,20,5") == [5, 20, 100]
+    assert numbers(RetrievalNumberConfig.checked({"retrieved": " 100, 5,20,5"}).retrieved) == [5, 20, 100]
     for text in ("", "1,,2", "0", "-1", "1.5", "many"):
-        with pytest.raises(ValueError, match="whole numbers"):
-            numbers(text)
+        with pytest.raises(InputError, match="'lengths'.*whole numbers"):
+            RetrievalNumberConfig.checked({"lengths": text})
     with pytest.raises(InputError, match="retrieved"):
-        retrieval_number.Config.checked({"retrieved": "5,x"})
+        RetrievalNumberConfig.checked({"retrieved": "5,x"})
     with pytest.raises(InputError, match="parts"):
-        search_efficiency.Config.checked({"parts": ""})
+        SearchEfficiencyConfig.checked({"parts": ""})
     with pytest.raises(InputError, match="divided by 3"):
-        search_efficiency.Config.checked({"parts": "1,3"}).attention_sizes(16)
+        SearchEfficiencyConfig.checked({"parts": "1,3"}).attention_sizes(16)
 
 
 def test_another_length_has_the_same_targets_and_negatives() -> None:
@@ -86,7 +86,7 @@ def test_another_length_has_the_same_targets_and_negatives() -> None:
         assert (short[split].batch(slice(0, 9)).history_items == newest).all()
     other = experiment.samples(2, history=10)["test"].items  # of another world
     assert other.shape != short["test"].items.shape or (other != short["test"].items).any()
-    assert best_rule(experiment, 10)[1] != best_rule(experiment, 200)[1]
+    assert experiment.best_rule(10)[1] != experiment.best_rule(200)[1]
 
 
 def test_what_search_efficiency_trains(predict: Callable[[Good], list[RunConfig]]) -> None:
@@ -100,14 +100,14 @@ def test_what_search_efficiency_trains(predict: Callable[[Good], list[RunConfig]
     assert len({(c.seed, c.log) for c in asked}) == 3  # a world per seed
 
 
-@pytest.mark.parametrize("parts, kept", [("2,4", "1,2,4"), ("1", "1"), ("16", "1,16"), ("8,2", "1,2,8")])
+@pytest.mark.parametrize("parts, kept", [("2,4", [1, 2, 4]), ("1", [1]), ("16", [1, 16]), ("8,2", [1, 2, 8])])
 def test_every_choice_of_parts_ends_in_a_result(
-    predict: Callable[[Good], list[RunConfig]], parts: str, kept: str
+    predict: Callable[[Good], list[RunConfig]], parts: str, kept: list[int]
 ) -> None:
     """Review B10: without part 1 the chapter ended in a traceback."""
     predict(lambda config: False)
-    config = search_efficiency.Config.checked({**SEARCH, "parts": parts, "further_sizes": "16"})
-    assert config.parts == kept and config.sizes == [16]
+    config = SearchEfficiencyConfig.checked({**SEARCH, "parts": parts, "further_sizes": "16"})
+    assert list(config.attention_sizes(16)) == kept and config.sizes == [16]
     chapter = run_chapter("search_efficiency", **SEARCH, parts=parts, further_sizes="16")
     rows = {r.quantity: r for r in chapter["record"].rows}
     assert set(rows) == {q.quantity for q in chapter["record"].claims["E1"].quantities}
@@ -123,7 +123,7 @@ def test_sizes_that_no_model_has_are_one_sentence() -> None:
         with pytest.raises(InputError):
             run_chapter("search_efficiency", **SEARCH, **{name: "3,2000"})
     with pytest.raises(InputError, match="100,000"):
-        retrieval_number.Config.checked({"lengths": "100001"})
+        RetrievalNumberConfig.checked({"lengths": "100001"})
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_time_is_one_row_without_a_log_whatever_the_number_of_logs(
 def test_time_ratio_by_hand() -> None:
     whole = np.array([2.0, 4.0, 2.0, 2.0, 2.0])  # a slow round slows both
     half = SearchTime(10, 8, np.array([1.0, 2.0, 1.0, 1.0, 1.2]), whole)
-    found = search_efficiency.time_ratio(half, SearchTime(10, 16, whole, whole))
+    found = efficiency.time_ratio(half, SearchTime(10, 16, whole, whole))
     logs = np.log([0.5, 0.5, 0.5, 0.5, 0.6])
     margin = 2.7764451 * logs.std(ddof=1) / 5**0.5  # Student's t, 4 degrees of freedom
     assert found.estimate == pytest.approx(np.exp(logs.mean())) and found.logarithmic

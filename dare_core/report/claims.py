@@ -7,9 +7,9 @@ ledger is both joined.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import yaml
 from pydantic import Field, ValidationError
@@ -184,6 +184,15 @@ class Basis:
     competence: float | None = None
     not_learned: str = ""  # why nothing is judged that needs models which have learned
 
+    def basis(self, learned: bool) -> "Basis":
+        """Itself, as what a number is judged on (`HasBasis`)."""
+        return self
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a ledger row says of it."""
+        return {name: value for name, value in asdict(self).items() if name in LedgerRow.model_fields}
+
     def gate(self, claim: Claim, quantity: Quantity) -> str:
         """Why the quantity cannot be judged here; empty where it can."""
         if quantity.built_in and self.worlds is not None:
@@ -195,6 +204,13 @@ class Basis:
         if self.worlds is None and self.seeds is not None and self.seeds < FEWEST_SEEDS:
             return f"{self.seeds} of at least {FEWEST_SEEDS} seeds"
         return self.not_learned if claim.needs_competence else ""
+
+
+class HasBasis(Protocol):
+    """What numbers are judged on: a log of a study, or a `Basis` itself."""
+
+    def basis(self, learned: bool) -> Basis:
+        """What a number rests on; `learned`: with the models' competence."""
 
 
 def row(
@@ -215,12 +231,11 @@ def row(
     """
     quantity = claim.of(name)
     values = _numbers(measured)
-    known = bool(values)
     found = judge(quantity, measured) if measured is not None else Judgement(None, None, "cannot be tested here")
     verdict, notes = found.verdict, [found.note, note]
     if measured is None and note.startswith(NOT_COMPUTED):
         verdict = "not studied yet"
-    if known and (reason := blocked or basis.gate(claim, quantity)):
+    if values and (reason := blocked or basis.gate(claim, quantity)):
         verdict, notes = "cannot be tested here", [reason, note]
     elif own_best is not None and (other := judge(quantity, own_best).direction) != found.direction:
         verdict = "undecided"
@@ -229,20 +244,13 @@ def row(
         claim=claim.id,
         quantity=name,
         primary=quantity.primary,
-        log=basis.log,
-        kind=basis.kind,
-        training_samples=basis.training_samples,
         profile=profile,
         paper=quantity.paper,
-        seeds=basis.seeds,
-        worlds=basis.worlds,
-        competence=basis.competence,
         direction=found.direction if quantity.judged else None,
         size=found.size if quantity.judged else None,
         verdict=verdict,
         note="; ".join(part for part in notes if part),
-        embedding_size=basis.embedding_size,
-        fingerprint=basis.fingerprint,
+        **basis.columns,
         **values,
     )
 
@@ -271,12 +279,10 @@ def chapter_results(results: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(results.glob("*.json")):
         try:
-            content = json.loads(path.read_text("utf-8"))
+            found[path.stem] = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise InputError(f"{path} is not valid JSON ({error}): run its chapter again.") from error
-        if isinstance(content, dict) and "rows" in content:
-            found[path.stem] = content
-    return found
+    return {name: content for name, content in found.items() if isinstance(content, dict) and "rows" in content}
 
 
 def measured_rows(results: Path) -> list[LedgerRow]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import atomic_path, write_json
-from dare_core.report.claims import Basis, Claim, LedgerRow, load_claims, row, verdict_line
+from dare_core.report.claims import Claim, HasBasis, LedgerRow, load_claims, row, verdict_line
 from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown, claim_box
 from dare_core.training.store import Store, environment
@@ -34,19 +34,21 @@ class ChapterRecord:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     logs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def judge_on(
+    def judge(
         self,
         claim: str,
         quantity: str,
         measured: Interval | None,
-        basis: Basis,
+        on: HasBasis,
         note: str = "",
         own_best: Interval | None = None,
         blocked: str = "",
     ) -> None:
-        """Add a ledger row; its verdict follows from the rule (`dare_core.report.claims.row`)."""
-        label = self.config.label
-        self.rows.append(row(self.claims[claim], quantity, measured, basis, label, note, own_best, blocked))
+        """Add a ledger row; its verdict follows from the rule (`dare_core.report.claims.row`) and from what the number
+        is judged on."""
+        asked = self.claims[claim]
+        basis = on.basis(asked.needs_competence)
+        self.rows.append(row(asked, quantity, measured, basis, self.config.label, note, own_best, blocked))
 
     def write(self, **tables: list[dict[str, Any]]) -> Path:
         """Add tables; write the metrics file and one CSV per table. Returns the metrics file's path."""

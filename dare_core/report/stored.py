@@ -46,12 +46,6 @@ def stored_rows(chapter: str, name: str) -> list[dict[str, Any]]:
     return [row for content in contents if content for row in content["tables"].get(name, [])]
 
 
-def label_of(content: dict[str, Any]) -> str:
-    """When and where a stored result was computed."""
-    machine = content["environment"]
-    return f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
-
-
 def not_computed(chapter: str, what: str) -> Shown:
     """In place of a stored result that is not there yet: the command that computes it."""
     text = f"{what}: not computed yet. The command is dare study {chapter} --profile full."
@@ -60,12 +54,13 @@ def not_computed(chapter: str, what: str) -> Shown:
 
 def show_stored_table(chapter: str, name: str, what: str) -> Shown:
     """A table of the stored full result, labelled with its seeds, date, machine and command."""
-    command = f"dare study {chapter} --profile full"
     content = stored_result(chapter)
     if content is None:
         return not_computed(chapter, what)
-    seeds = content["config"]["seeds"]
-    return table(content["tables"][name], f"{what}, {seeds} seeds, computed {label_of(content)}: {command}")
+    seeds, machine = content["config"]["seeds"], content["environment"]
+    computed = f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+    caption = f"{what}, {seeds} seeds, computed {computed}: dare study {chapter} --profile full"
+    return table(content["tables"][name], caption)
 
 
 def show_stored_verdicts(chapter: str) -> Shown:
@@ -76,21 +71,13 @@ def show_stored_verdicts(chapter: str) -> Shown:
     return claim_box(load_claims(), [LedgerRow.model_validate(row) for row in content["rows"]])
 
 
-def show_further(chapter: str) -> Shown:
-    """The claim box of the results on further logs."""
-    rows = [row for content in further_results(chapter).values() for row in content["rows"]]
-    if not rows:
-        return table([], "Further logs")
-    return claim_box(load_claims(), [LedgerRow.model_validate(row) for row in rows])
-
-
 def write_stored_tables(chapters: list[str], folder: Path) -> None:
     """Every stored table of some chapters as a CSV file, for their links."""
     folder.mkdir(parents=True, exist_ok=True)
     for chapter in chapters:
-        results = {"": stored_result(chapter), **{f"{log}_": found for log, found in further_results(chapter).items()}}
-        for prefix, content in results.items():
-            for name, lines in (content or {"tables": {}})["tables"].items():
+        further = {f"{log}_": content for log, content in further_results(chapter).items()}
+        for prefix, content in {"": stored_result(chapter) or {"tables": {}}, **further}.items():
+            for name, lines in content["tables"].items():
                 if lines:
                     frame = pl.DataFrame(lines, infer_schema_length=None)
                     frame.write_csv(folder / f"{prefix}{chapter}_{name}.csv")

@@ -1,58 +1,57 @@
-"""Attention accuracy: whether a model attends to, and retrieves, the behaviours that matter (claims A2, A3, A4 and
-S1; paper, sections 4.3 and 3.4, figures 8 and 9, appendix E.4). Statistics are replicates by seed and group of users
-(`dare_core.evaluation.intervals`)."""
+"""Attention accuracy: whether a model attends to, and retrieves, the behaviours that matter (claims A2, A3 and A4;
+paper, section 4.3, figures 8 and 9, appendix E.4), and controls: worlds in which attention must learn nothing, and the
+default one in which it must. Statistics are replicates by seed and group of users."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
-from dare_core.data.generated import world_of
-from dare_core.data.logs import Log
 from dare_core.data.samples import Samples, training_counts
-from dare_core.data.worlds import true_relevance
-from dare_core.evaluation.intervals import Interval, Replicates, interval, wilson
+from dare_core.evaluation.intervals import Replicates, interval
 from dare_core.evaluation.metrics import Array
-from dare_core.evaluation.relevance import (
-    Gains,
-    RelevanceCounts,
-    category_totals,
-    information_gains,
-    relevance_counts,
-    user_weights,
-)
+from dare_core.evaluation.relevance import Gains, RelevanceCounts, category_totals, information_gains, relevance_counts
 from dare_core.evaluation.retrieval import (
     RULES,
     Retrieval,
-    best_columns,
     candidate_ndcg,
+    learned_attention,
     left_out_share,
     map_of,
     mean_items,
     mean_known,
-    own_first,
     rank_correlation,
     retrieve,
     retrieve_by_rule,
-    retrieved_mask,
     same_category,
     same_category_counts,
-    symmetry,
 )
-from dare_core.studies import settings
-from dare_core.studies.experiment import CLAIMED, Experiment
-from dare_core.studies.settings import WORLDS
+from dare_core.models.click_model import ClickModel
+from dare_core.models.zoo import build_model
+from dare_core.studies.experiment import Experiment
+from dare_core.studies.relevance import category_relevance, relevance_truth, replicates_of, true_map
+from dare_core.studies.scores import columns
+from dare_core.studies.settings import AttentionConfig, StudyConfig
+from dare_core.training.runs import RunStore, counts_of
 
 GAINS = ("information", "signed", "above chance", "true relevance")
 """Kinds of gain: A3 is judged by the mutual information, the others are shown."""
-LEAST_CATEGORIES = 3
-"""Target categories below which nothing is said about the relevance between categories."""
 Closeness = Callable[[Array, Array], Array]
 """(T,) how near a map of learned attention (T, T, P), the second argument, is to one of relevance."""
-
-
-Config = settings.AttentionConfig
+SHARED = ("DARE", "TWIN")
+"""Models whose attention reads target and behaviour from one table."""
+INDEPENDENT = (*SHARED, "DIN", "TWIN-4E")
+DIPS = 18
+"""Earlier targets in the history of a user's last training target: 19 targets, as published."""
+MET: dict[str, Callable[[float, float], bool]] = {
+    "contains 0": lambda low, high: low <= 0 <= high,
+    "below 0": lambda low, high: high < 0,
+    "above 0": lambda low, high: low > 0,
+    "not above 0": lambda low, high: low <= 0,
+}
+"""What the interval over worlds must do, from its bounds."""
 
 
 @dataclass
@@ -70,21 +69,10 @@ class LogAttention:
     priors: list[RelevanceCounts] = field(default_factory=list)  # of all categories with enough training samples
     quality: dict[str, dict[str, list[Array]]] = field(default_factory=dict)  # gain -> name -> (H, C, K)
 
-    @property
-    def of_worlds(self) -> bool:
-        """Whether each seed has a generated world of its own."""
-        return self.experiment.name in WORLDS
-
     @cached_property
     def weights(self) -> list[Array]:
         """(1 + G, H) weights of the test targets."""
         return [self.experiment.weights(split["test"]) for split in self.splits]
-
-    @cached_property
-    def training_weights(self) -> list[Array]:
-        """(1 + G, U) weights of the training users, by which mutual information is counted."""
-        train = [split["train"] for split in self.splits]
-        return [user_weights(samples, self.experiment.groups(samples)) for samples in train]
 
     @cached_property
     def same_category(self) -> list[np.ndarray]:
@@ -92,18 +80,12 @@ class LogAttention:
         return [same_category_counts(split["test"]) for split in self.splits]
 
     @cached_property
-    def most_relevant(self) -> list[np.ndarray]:
-        """(H, C, N) true for the K behaviours of highest gain of each judged candidate."""
-        top_k = self.experiment.config.top_k
-        return [best_columns(np.where(g.judged[..., None], g.information, 0), top_k) for g in self.gains]
-
-    @cached_property
     def prior_relevance(self) -> list[Array]:
         """(T, T) relevance between all target categories with enough training samples."""
         return [category_relevance(c.chance(), c.mutual_information()) for c in self.priors]
 
 
-def measure(experiment: Experiment, config: Config) -> LogAttention:
+def measure(experiment: Experiment, config: AttentionConfig) -> LogAttention:
     """Retrieve with every trained model and every rule, and read off relevance and learned attention."""
     view = LogAttention(experiment)
     for seed in experiment.seeds:
@@ -129,28 +111,6 @@ def measure(experiment: Experiment, config: Config) -> LogAttention:
     for gain in GAINS:
         view.quality[gain] = {name: qualities(view, name, gain, config.published_ndcg) for name in view.retrieved}
     return view
-
-
-def relevance_truth(log: Log, test: Samples) -> np.ndarray | None:
-    """(H, C, N) true relevance of every behaviour of the test histories; None for a log that was not generated."""
-    world = world_of(log)
-    if world is None:
-        return None
-    history = test.batch(slice(None)).history_categories.numpy().astype(np.int64)
-    targets = test.categories.numpy().astype(np.int64).T
-    return np.stack([true_relevance(world, history, target) for target in targets], 1).astype(np.float32)
-
-
-def true_map(log: Log, counts: RelevanceCounts) -> Array | None:
-    """(T, T, P) true relevance of the heat maps' cells on a generated world where there is any, else None."""
-    world = world_of(log)
-    if world is None:
-        return None
-    t = len(counts.categories)
-    history = np.repeat(counts.categories[:, None], counts.positions, 1)  # a history of b alone
-    values = [true_relevance(world, history, np.full(t, c)) for c in counts.categories]
-    relevance = np.stack(values)[..., ::-1]  # newest last -> position from 1
-    return relevance if relevance.any() else None
 
 
 def qualities(view: LogAttention, name: str, gain: str, ideal_at_end: bool) -> list[Array]:
@@ -185,37 +145,6 @@ def ndcg_at_k(view: LogAttention, gain: str, name: str) -> Replicates:
     return candidate_means([values[..., -1] for values in view.quality[gain][name]], view.weights)
 
 
-def ndcg_curve(view: LogAttention, gain: str, name: str) -> Array | None:
-    """(K,) NDCG at 1..K, mean over test samples and seeds; None where a seed has none."""
-    known = [values[np.isfinite(values[..., -1])] for values in view.quality[gain][name]]  # (n, K) each
-    return np.mean([values.mean(0) for values in known], 0) if all(len(values) for values in known) else None
-
-
-def ndcg_note(view: LogAttention, other: str) -> str:
-    """NDCG at K of DARE and of another model, and how many test samples it is measured on."""
-    known = [np.isfinite(values[..., -1]) for values in view.quality["information"][RULES[0]]]
-    judged, total = (round(float(np.mean([f(part) for part in known]))) for f in (np.sum, np.size))
-    names = [name for name in (CLAIMED, other) if name in view.retrieved and judged]
-    means = {name: float(ndcg_at_k(view, "information", name)[:, 0].mean()) for name in names}
-    parts = [f"NDCG of {name} {mean:.3f}" for name, mean in means.items()]
-    return "; ".join([*parts, f"{judged:,} of {total:,} test samples pass the thresholds"])
-
-
-def notes(view: LogAttention) -> dict[str, str]:
-    """Notes of the ledger by quantity: what A2, A3 and A4 are measured on."""
-    share = float(np.mean([(same > 0).mean() for same in view.same_category]))
-    with_one = f"{share:.0%} of the test samples have a behaviour of the target's category"
-    nothing = view.of_worlds and any(truth is None for truth in view.true_maps)
-    true = "no behaviour is relevant in this world" if nothing else "against the true relevance"
-    return {
-        "overrating_twin_minus_dare": f"newest {view.counts[0].positions} positions; {with_one}",
-        "truth_correlation_dare_minus_twin": true if view.of_worlds else "against mutual information",
-        "ndcg_dare_over_twin": ndcg_note(view, "TWIN"),
-        "ndcg_dare_over_din": ndcg_note(view, "DIN"),
-        "same_category_left_out_twin_minus_dare": with_one,
-    }
-
-
 def recent_other(view: LogAttention, name: str) -> Replicates:
     """Attention on recent behaviours of another category (`Retrieval.recent_other`), over the candidates whose
     history has a behaviour of their own category: elsewhere the share is a matter of recency alone."""
@@ -235,8 +164,7 @@ def estimated_closeness(view: LogAttention, name: str, closeness: Closeness) -> 
     def statistic(learned: Array, information: Array) -> float:
         return mean_known(closeness(information, learned))
 
-    parts = zip(view.counts, view.training_weights, view.maps[name], strict=True)
-    return np.stack([counts.replicates(weights, partial(statistic, learned)) for counts, weights, learned in parts])
+    return replicates_of(view.experiment, view.counts, [partial(statistic, learned) for learned in view.maps[name]])
 
 
 def true_closeness(view: LogAttention, name: str, closeness: Closeness) -> Replicates:
@@ -248,51 +176,94 @@ def true_closeness(view: LogAttention, name: str, closeness: Closeness) -> Repli
 def truth_correlation(view: LogAttention, name: str) -> Replicates:
     """Rank correlation of learned attention with relevance: the true one of generated worlds, else mutual
     information."""
-    return (true_closeness if view.of_worlds else estimated_closeness)(view, name, rank_correlation)
+    return (true_closeness if view.experiment.of_worlds else estimated_closeness)(view, name, rank_correlation)
 
 
-def kept_by_position(view: LogAttention, name: str) -> np.ndarray:
-    """(2, 2, N) behaviours of highest gain, and how many of them are retrieved; those of the target's category, and
-    others; at each position, the newest first. Sums over test samples and seeds."""
-    kept = np.zeros((2, 2, view.most_relevant[0].shape[-1]), np.int64)
-    for best, retrieval, split in zip(view.most_relevant, view.retrieved[name], view.splits, strict=True):
-        same = same_category(split["test"].batch(slice(None))).numpy()
-        for i, part in enumerate((best, best & retrieved_mask(retrieval.order, best.shape[-1]))):
-            kept[i] += np.stack([(part & side).sum((0, 1))[::-1] for side in (same, ~same)])
-    return kept
+def worlds_of(config: StudyConfig, kind: str, worlds: int, users: int, store: RunStore) -> Experiment:
+    """Some small worlds of a kind; each has its own seed, with which its models train too."""
+    return Experiment(config.model_copy(update={"world_users": users, "seeds": worlds}), kind, store)
 
 
-def category_relevance(chance: Array, information: Array) -> Array:
-    """(T, T) relevance of behaviour category b for target category c: mutual information above the level of
-    permuted labels, mean over positions. The level depends on both categories' frequencies, which would pass
-    for structure."""
-    return (information - chance).mean(2)
+def control_row(control: str, world: str, values: Sequence[float], must: str) -> dict[str, Any]:
+    """A row of the table of controls: the mean over worlds with its interval, and whether it is as it must be."""
+    found = interval(np.array(values)[:, None])
+    return {
+        "control": control,
+        "world": world,
+        "worlds": len(values),
+        **columns("mean", found),
+        "must": must,
+        "met": ("yes" if MET[must](found.low, found.high) else "no") if np.isfinite(found.low) else None,
+    }
 
 
-def enough_categories(relevance: Sequence[Array]) -> bool:
-    """Whether every map of relevance (T, T) has enough categories to speak of the relevance between them."""
-    return min(len(each) for each in relevance) >= LEAST_CATEGORIES
+def position_slope(model: ClickModel, length: int) -> float:
+    """Slope of a model's score on ln(position), positions 1 to N, within a category.
 
-
-def relevance_symmetry(view: LogAttention) -> Interval:
-    """Rank correlation of the relevance between categories with its transpose."""
-
-    def statistic(chance: Array, information: Array) -> float:
-        return symmetry(category_relevance(chance, information))
-
-    pairs = zip(view.priors, view.training_weights, strict=True)
-    return interval(np.stack([c.replicates(weights, partial(statistic, c.chance())) for c, weights in pairs]))
-
-
-def own_category_first(view: LogAttention) -> Interval:
-    """Share of target categories whose most relevant behaviour category is their own, less chance.
-
-    Over worlds by Student's t; on one log by Wilson's interval over the categories, of the mean share over seeds.
+    Between behaviours of one category the score, items left out, differs by position alone. NaN where N is 1.
     """
-    shares = np.array([own_first(relevance) for relevance in view.prior_relevance])
-    numbers = np.array([len(counts.categories) for counts in view.priors])
-    if view.of_worlds:
-        return interval((shares - 1 / numbers)[:, None])
-    found, chance = wilson(float(shares.mean()), round(float(numbers.mean()))), float((1 / numbers).mean())
-    low, high = found.low - chance, found.high - chance
-    return replace(found, estimate=found.estimate - chance, low=low, high=high, seeds=len(shares))
+    if length < 2:
+        return float("nan")
+    score = learned_attention(model, np.array([1]), length)[0, 0]
+    return float(np.polyfit(np.log(np.arange(1, length + 1)), score, 1)[0])
+
+
+def spacing_dip(model: ClickModel, length: int, spacing: int) -> float:
+    """A model's score at the positions that are multiples of the targets' spacing, minus that of the positions
+    next to them, within a category, among the `DIPS` first multiples.
+
+    Under the published protocol a user's training targets are in one another's histories at these positions. NaN
+    where there are none.
+    """
+    score = learned_attention(model, np.array([1]), length)[0, 0]
+    at = np.arange(spacing, min(spacing * (DIPS + 1), length), spacing) - 1
+    return mean_known(score[at] - (score[at - 1] + score[at + 1]) / 2)
+
+
+def slope_rows(worlds: Experiment) -> list[dict[str, Any]]:
+    """Slope of DARE's score on ln(position): around 0 on *no_decay*, below 0 on the default world; and on
+    *no_decay* its score at the positions of earlier targets (`spacing_dip`)."""
+    config = worlds.config
+    pairs = zip(worlds.seeds, worlds.runs_at("DARE"), strict=True)
+    models = [run.model(worlds.log_of(seed)) for seed, run in pairs]
+    slopes = [position_slope(model, config.history) for model in models]
+    name, world = "slope of DARE's score on ln(position)", f"{worlds.name}, {config.world_users:,} users"
+    if worlds.name != "no_decay":
+        return [control_row(name, world, slopes, "below 0")]
+    dips = [spacing_dip(model, config.history, config.spacing) for model in models]
+    return [
+        control_row(name, world, slopes, "contains 0"),
+        control_row("DARE's score where earlier targets stand", world, dips, "contains 0"),
+    ]
+
+
+def same_category_ndcg(worlds: Experiment, seed: int) -> dict[str, float]:
+    """NDCG at K of models in one world, trained and untrained, and of random retrieval; the gain is 1 for behaviours
+    of the candidate's category."""
+    log, test, top_k = worlds.log_of(seed), worlds.samples(seed)["test"], worlds.config.top_k
+    gains = same_category(test.batch(slice(None))).numpy().astype(np.float32)
+    orders = {"random": retrieve_by_rule("random", test, top_k, seed).order}
+    for name in INDEPENDENT:
+        run_config = worlds.run_config(name, seed)
+        untrained = build_model(run_config.model, counts_of(log, run_config.samples), run_config.training, seed).eval()
+        orders[f"{name} trained"] = retrieve(worlds.store.get(run_config).model(log), test, top_k).order
+        orders[f"{name} untrained"] = retrieve(untrained, test, top_k).order
+    judged = np.ones(gains.shape[:2], bool)
+    return {name: mean_known(candidate_ndcg(gains, order, judged)[..., -1]) for name, order in orders.items()}
+
+
+def independent_rows(worlds: Experiment) -> list[dict[str, Any]]:
+    """Retrieval on *independent*, by NDCG with gain 1 for the target's category.
+
+    No model may retrieve better than its own untrained self, and TWIN-4E no better than random; a shared table
+    prefers the same category before any training, because a vector's product with itself is large.
+    """
+    found = [same_category_ndcg(worlds, seed) for seed in worlds.seeds]
+    compared = [(f"{name} trained", f"{name} untrained", "not above 0") for name in INDEPENDENT]
+    compared.append(("TWIN-4E trained", "random", "not above 0"))
+    compared += [(f"{name} untrained", "random", "above 0") for name in SHARED]
+    title = "NDCG of the same category: {} minus {}"
+    return [
+        control_row(title.format(first, second), worlds.name, [v[first] - v[second] for v in found], must)
+        for first, second, must in compared
+    ]

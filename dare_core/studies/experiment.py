@@ -79,7 +79,7 @@ class Experiment:
     store: RunStore
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     _logs: dict[int, Log] = field(default_factory=dict)
-    _rules: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
+    _rules: dict[int, dict[str, dict[str, list[np.ndarray]]]] = field(default_factory=dict)  # by length of history
 
     @property
     def seeds(self) -> range:
@@ -87,15 +87,20 @@ class Experiment:
         return self.config.seed_numbers
 
     @property
+    def of_worlds(self) -> bool:
+        """Whether each seed has a generated world of its own, which is then the unit of every interval."""
+        return self.name in WORLDS
+
+    @property
     def worlds(self) -> int | None:
         """Number of generated worlds; None on a log that was not generated."""
-        if self.name in WORLDS:
+        if self.of_worlds:
             return self.config.seeds
         return 1 if self.log.card.kind == "generated log" else None
 
     def log_of(self, seed: int) -> Log:
         """The log with which a seed trains."""
-        which = seed if self.name in WORLDS else 1
+        which = seed if self.of_worlds else 1
         if which not in self._logs:
             self._logs[which] = resolve_log(self.config, self.name, self.store, which)
         return self._logs[which]
@@ -108,7 +113,7 @@ class Experiment:
     @cached_property
     def fingerprint(self) -> str:
         """Of the log's content; of generated worlds, of their settings but for the seed."""
-        if self.name not in WORLDS:
+        if not self.of_worlds:
             return self.log.fingerprint
         settings = {key: value for key, value in self.log.card.created_with.items() if key != "world_seed"}
         return short_hash(canonical_json(settings))
@@ -139,19 +144,18 @@ class Experiment:
 
     def runs_at(self, model: str, **changes: Any) -> list[Run]:
         """The runs of a model at some settings, one per seed."""
-        return self.store.get_many([self.run_config(model, seed, **changes) for seed in self.seeds])
+        return self.compute([(model, changes)])[0]
 
-    def compute(self, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Compute what is missing of several models and settings, all side by side; `runs_at` then reads it."""
-        self.store.get_many(
-            [self.run_config(model, seed, **changes) for model, changes in settings for seed in self.seeds]
-        )
+    def compute(self, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[Run]]:
+        """The runs of several models and settings, one per seed of each; what is missing is computed side by side."""
+        wanted = [self.run_config(model, seed, **changes) for model, changes in settings for seed in self.seeds]
+        found = iter(self.store.get_many(wanted))
+        return [[next(found) for _ in self.seeds] for _ in settings]
 
-    def train(self, models: Sequence[str], **changes: Any) -> None:
+    def train(self, models: Sequence[str]) -> None:
         """Get the runs of every model and seed."""
-        wanted = [(model, seed) for model in models for seed in self.seeds]
-        found = self.store.get_many([self.run_config(model, seed, **changes) for model, seed in wanted])
-        self.runs |= dict(zip(wanted, found, strict=True))
+        for model, found in zip(models, self.compute([(model, {}) for model in models]), strict=True):
+            self.runs |= {(model, run_seed): run for run_seed, run in zip(self.seeds, found, strict=True)}
 
     def runs_of(self, model: str) -> list[Run]:
         """The runs of a trained model, one per seed."""
@@ -170,21 +174,33 @@ class Experiment:
         """Test probabilities (H, C) of a model, one array per seed."""
         return [self.runs[model, seed].test_probability for seed in self.seeds]
 
-    def rule_scores(self, split: str = "test") -> dict[str, list[np.ndarray]]:
-        """Scores (H, C) of the rules without learning, one array per seed; on test samples also the regression that
-        is fitted on the validation samples."""
-        if not self._rules:
+    def rule_scores(self, split: str = "test", history: int | None = None) -> dict[str, list[np.ndarray]]:
+        """Scores (H, C) of the rules without learning, one array per seed, for histories of another length too; on
+        test samples also the regression that is fitted on the validation samples."""
+        length = history or self.config.history
+        if length not in self._rules:
+            of_length = self._rules[length] = {}
             for seed in self.seeds:
-                log = self.log_of(seed)
+                splits, log = self.samples(seed, history=length), self.log_of(seed)
                 counts = training_counts(log, self.config.samples_for(log).split)
-                for part, found in rule_scores(self.samples(seed), counts).items():
+                for part, found in rule_scores(splits, counts).items():
                     for name, values in found.items():
-                        self._rules.setdefault(part, {}).setdefault(name, []).append(values)
-        return self._rules[split]
+                        of_length.setdefault(part, {}).setdefault(name, []).append(values)
+        return self._rules[length][split]
+
+    def best_rule(self, history: int | None = None) -> tuple[str, float]:
+        """The rule without learning of highest validation AUC (mean over seeds), with its test AUC."""
+
+        def mean_auc(split: str, name: str) -> float:
+            known = [self.samples(seed, history=history or self.config.history)[split].labels for seed in self.seeds]
+            return float(np.mean(list(map(auc, known, self.rule_scores(split, history)[name]))))
+
+        best = max(self.rule_scores("validation", history), key=lambda name: mean_auc("validation", name))
+        return best, mean_auc("test", best)
 
     def groups(self, samples: Samples) -> np.ndarray | None:
         """(H,) groups of the targets' users for the jackknife; None where worlds are the unit."""
-        return None if self.name in WORLDS else user_groups(samples.users.numpy())
+        return None if self.of_worlds else user_groups(samples.users.numpy())
 
     def weights(self, samples: Samples) -> Array:
         """(1 + G, H) weights of the targets: of all users, then without each group of them."""
@@ -203,25 +219,18 @@ class Experiment:
             rows.append(resampled_auc(samples.labels[mask], values[mask], weights))
         return np.stack(rows)
 
+    def auc_of(self, runs: Sequence[Run]) -> Replicates:
+        """(S, 1 + G) test AUC of runs, one per seed."""
+        return self.auc_replicates([run.test_probability for run in runs])
+
     @cached_property
     def competence(self) -> Competence:
         """Of DARE and TWIN at the study's own settings, which are trained where they are missing."""
         runs = {model: self.runs_at(model) for model in (REFERENCE, CLAIMED)}
         model = max(runs, key=lambda name: float(np.mean([run.best.auc for run in runs[name]])))
-        labels = [self.samples(seed)["validation"].labels for seed in self.seeds]
-        on_validation = {
-            name: float(np.mean([auc(known, own) for known, own in zip(labels, values, strict=True)]))
-            for name, values in self.rule_scores("validation").items()
-        }
-        rule = max(on_validation, key=lambda name: on_validation[name])
-        found = {name: self.auc_replicates([run.test_probability for run in own]) for name, own in runs.items()}
-        return Competence(
-            model,
-            float(found[model][:, 0].mean()),
-            rule,
-            interval(self.auc_replicates(self.rule_scores()[rule])),
-            self.steps,
-        )
+        rule, _ = self.best_rule()
+        level = interval(self.auc_replicates(self.rule_scores()[rule]))
+        return Competence(model, float(self.auc_of(runs[model])[:, 0].mean()), rule, level, self.steps)
 
     @property
     def training_samples(self) -> int:
@@ -268,7 +277,7 @@ class Record(ChapterRecord):
     def use(self, name: str) -> Experiment:
         """Open a log, noting what it is."""
         experiment = Experiment(self.config, name, self.store)
-        worlds = [experiment.log_of(seed).fingerprint for seed in experiment.seeds] if name in WORLDS else []
+        worlds = [experiment.log_of(seed).fingerprint for seed in experiment.seeds] if experiment.of_worlds else []
         self.logs[name] = {
             "name": experiment.log.card.name,
             "kind": experiment.log.card.kind,
@@ -276,17 +285,3 @@ class Record(ChapterRecord):
             **({"worlds": worlds} if worlds else {}),
         }
         return experiment
-
-    def judge(
-        self,
-        claim: str,
-        quantity: str,
-        measured: Interval | None,
-        experiment: Experiment,
-        note: str = "",
-        own_best: Interval | None = None,
-        blocked: str = "",
-    ) -> None:
-        """Add a ledger row; its verdict follows from the rule and from whether the models have learned."""
-        basis = experiment.basis(self.claims[claim].needs_competence)
-        self.judge_on(claim, quantity, measured, basis, note, own_best, blocked)

@@ -1,17 +1,18 @@
-"""Projections in recommendation: claims P1 and P2 (paper, section 2.3, figure 4c and appendix C).
+"""Projections: maps behind shared embeddings, in recommendation (claims P1 and P2; paper, section 2.3, figure 4c and
+appendix C) and in a character-level GPT (P3; figure 5).
 
-Every model is compared at the shared setting and at its own best one. For the latter every learning rate and every way
-to start the maps is trained with three seeds (on generated logs: three worlds), and the highest mean validation AUC
-wins (ties: the first). A search counts for the log, embedding size and number of epochs that it was made with, and
-says nothing where most models choose a learning rate at the grid's edge: a better one may lie beyond it.
+In recommendation every model is compared at the shared setting and at its own best one. For the latter every learning
+rate and every way to start the maps is trained with three seeds (on generated logs: three worlds), and the highest mean
+validation AUC wins (ties: the first). A search counts for the log, embedding size and number of epochs that it was made
+with, and says nothing where most models choose a learning rate at the grid's edge: a better one may lie beyond it.
 """
 
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,20 +21,21 @@ from torch import Tensor, nn
 from dare_core.config import RunConfig
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
+from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
 from dare_core.evaluation.metrics import Array
 from dare_core.files import canonical_json, short_hash, store_root, write_json
+from dare_core.language.gpt import KINDS, Kind
+from dare_core.language.runs import LanguageRun
 from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import SIDES
 from dare_core.models.interface import MapInitial
 from dare_core.models.projections import FieldMaps
 from dare_core.models.zoo import MODELS, build_model, model_spec
-from dare_core.report.stored import further_results, stored_result
 from dare_core.schedule import computing
-from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 from dare_core.studies.scores import made_with, searched
 from dare_core.training.loop import seeds_of, train
-from dare_core.training.runs import Run, RunStore, counts_of
+from dare_core.training.runs import RunStore, counts_of
 
 TWIN, PROJECTION, DARE = REFERENCE, "TWIN (w/ proj.)", CLAIMED
 VARIANTS = tuple(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)
@@ -47,13 +49,12 @@ EVERY = 5
 MOTION_VERSION = 1
 """Raised whenever something else is computed from the same training: stored motions are not reused."""
 Rows = Sequence[Mapping[str, Any]]
+LARGE = 16
+"""Sizes of a language model above this have enough capacity, says the paper."""
+WITH, WITHOUT, WIDER = KINDS
 
 
-Config = settings.ProjectionsConfig
-
-
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """What is searched for each model."""
 
     learning_rate: float
@@ -76,22 +77,11 @@ def grid(model: str) -> list[Setting]:
     return [Setting(rate, initial) for rate in LEARNING_RATES for initial in initials]
 
 
-def runs_at(
-    experiment: Experiment, model: str, setting: Setting, seeds: Sequence[int] | None = None, **changes: Any
-) -> list[Run]:
-    """The runs of a model at a setting, one per seed: those of the experiment, or others."""
-    chosen = {"learning_rate": setting.learning_rate, "map_initial": setting.map_initial}
-    wanted = experiment.seeds if seeds is None else seeds
-    return experiment.store.get_many([experiment.run_config(model, seed, **chosen, **changes) for seed in wanted])
-
-
 def search_settings(experiment: Experiment, model: str) -> list[dict[str, Any]]:
     """Every setting of a model with its validation AUC, mean over seeds; exactly one is `chosen`."""
-    seeds = range(1, SEARCH_SEEDS + 1)
-    found = {
-        setting: float(np.mean([run.best.auc for run in runs_at(experiment, model, setting, seeds)]))
-        for setting in grid(model)
-    }
+    searching = replace(experiment, config=experiment.config.model_copy(update={"seeds": SEARCH_SEEDS}))
+    runs = searching.compute([(model, setting._asdict()) for setting in grid(model)])
+    found = {s: float(np.mean([run.best.auc for run in own])) for s, own in zip(grid(model), runs, strict=True)}
     best = max(found, key=lambda setting: found[setting])  # the first of equals
     return [
         {
@@ -106,12 +96,6 @@ def search_settings(experiment: Experiment, model: str) -> list[dict[str, Any]]:
         }
         for setting, value in found.items()
     ]
-
-
-def stored_search() -> list[dict[str, Any]]:
-    """The rows of every search that is stored with the project."""
-    contents = [stored_result("projections"), *further_results("projections").values()]
-    return [row for content in contents if content for row in content["tables"].get("search", [])]
 
 
 def choices(rows: Rows, experiment: Experiment) -> dict[str, Setting]:
@@ -208,3 +192,61 @@ def map_motion(store: RunStore, config: RunConfig) -> list[dict[str, Any]]:
         train(config, store.samples(config), build, store.progress, observe=observe, threads=store.threads)
     write_json(path, rows)
     return rows
+
+
+@dataclass
+class Comparison:
+    """Validation losses of language models of every kind, size and seed. Stretches of text play the part that users
+    play elsewhere."""
+
+    runs: Mapping[tuple[Kind, int, int], LanguageRun]  # by kind, size, seed
+    sizes: list[int]  # largest first
+    seeds: range
+    replicates: dict[tuple[Kind, int], Replicates]  # validation loss
+
+    @classmethod
+    def of(cls, runs: Mapping[tuple[Kind, int, int], LanguageRun]) -> "Comparison":
+        """The comparison of runs; every combination of kind, size and seed must be present."""
+        sizes = sorted({size for _, size, _ in runs}, reverse=True)
+        seeds = range(1, max(seed for _, _, seed in runs) + 1)
+        stretches = len(next(iter(runs.values())).losses)
+        weights = leave_out(user_groups(np.arange(stretches)), stretches)  # (1 + G, W)
+        weights /= weights.sum(1, keepdims=True)
+        replicates = {
+            (kind, size): np.stack([runs[kind, size, seed].losses for seed in seeds]) @ weights.T
+            for kind in KINDS
+            for size in sizes
+        }
+        return cls(runs, sizes, seeds, replicates)
+
+    @property
+    def stretches(self) -> int:
+        """Number of stretches of validation text."""
+        return len(next(iter(self.runs.values())).losses)
+
+    def runs_of(self, kind: Kind, size: int) -> list[LanguageRun]:
+        """The runs of a kind and size, one per seed."""
+        return [self.runs[kind, size, seed] for seed in self.seeds]
+
+    def gap(self, sizes: Sequence[int], kind: Kind = WITHOUT) -> Replicates:
+        """(S, 1 + G) loss of a kind minus the loss with maps, mean over sizes, paired by seed and by stretch."""
+        return np.mean([self.replicates[kind, size] - self.replicates[WITH, size] for size in sizes], axis=0)
+
+    def claims(self) -> dict[str, Interval]:
+        """P3's quantities, those that the sizes allow."""
+        large = [size for size in self.sizes if size > LARGE]
+        small = [size for size in self.sizes if size <= LARGE]
+        found = {}
+        if large and small:
+            found["gap_small_minus_large"] = interval(self.gap(small) - self.gap(large))
+        if large:
+            found["loss_gap_above_16"] = interval(self.gap(large))
+        return found
+
+    def shape(self, size: int) -> tuple[str, str, str]:
+        """What the paper's figure shows at a size, what the gap's interval shows here, and whether they match."""
+        gap = interval(self.gap([size]))
+        side = "maps help" if gap.low > 0 else "maps harm" if gap.high < 0 else "no gap to be seen"
+        expected = "maps help" if size > LARGE else "no gap to be seen"
+        undecided = expected == "maps help" and side == "no gap to be seen"
+        return expected, side, "undecided" if undecided else "yes" if side == expected else "no"

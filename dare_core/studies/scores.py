@@ -1,25 +1,41 @@
-"""Test scores of models and rules, with intervals, on all samples and on the subsets that tell leaks apart; and each
-model's own best setting, from the search of the chapter *Method*."""
+"""Test scores of models and rules, with intervals, on all samples and on the subsets that tell leaks apart; each
+model's own best setting, from the search of the chapter *Method*; and that chapter's trial of the verdict rules."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
-from dare_core.data.samples import Samples, training_counts
-from dare_core.evaluation.baselines import REGRESSION, RULES, rule_features
-from dare_core.evaluation.intervals import Interval, Replicates, interval
-from dare_core.evaluation.metrics import auc, grouped_auc, logloss
+from dare_core.data.samples import Samples
+from dare_core.evaluation.baselines import REGRESSION
+from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval, none_above
+from dare_core.evaluation.metrics import grouped_auc, logloss
 from dare_core.files import canonical_json, short_hash
+from dare_core.report.claims import judge, load_claims
 from dare_core.report.stored import stored_rows
-from dare_core.studies.experiment import CLAIMED, Experiment
+from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
+from dare_core.studies.learning import speedup
 from dare_core.training.loop import STEPS_AN_EPOCH
 
+FEW_AND_MANY = (5, 100)
+"""Retrieved behaviours that D1 compares."""
+NOT_SEARCHED = "not computed at own best settings"
+SURE = ("holds", "holds, smaller", "contradicted")
+"""The verdicts that say that there is a difference."""
 Subset = Literal["all", "new", "seen", "unseen"]
 SUBSETS: tuple[Subset, ...] = ("all", "new", "seen", "unseen")
 Scores = Mapping[str, Sequence[np.ndarray]]
 """Test scores (H, C) by model or rule, one array per seed."""
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]
+"""A metric of labels, probabilities, categories and users of samples, each (n,)."""
+METRICS: Mapping[str, Metric] = {
+    "gauc_by_category": lambda labels, values, categories, users: grouped_auc(labels, values, categories).value,
+    "gauc_by_user": lambda labels, values, categories, users: grouped_auc(labels, values, users).value,
+    "logloss": lambda labels, values, categories, users: logloss(labels, values),
+}
+"""GAUC as the published code groups it and within each user's samples, and logloss, of which lower is better (O5)."""
 
 
 def subset_mask(samples: Samples, subset: Subset, rule: str) -> np.ndarray:
@@ -44,6 +60,19 @@ def auc_table(experiment: Experiment, scores: Scores, subset: Subset = "all") ->
     rule = experiment.config.samples_for(experiment.log).negative_rule
     keep = [subset_mask(experiment.samples(seed)["test"], subset, rule) for seed in experiment.seeds]
     return {name: experiment.auc_replicates(values, keep) for name, values in scores.items()}
+
+
+def metric_replicates(experiment: Experiment, model: str, metric: Metric) -> Replicates:
+    """(S, 1 + G) a metric of a model's test samples, of all users and without each group of them."""
+    rows = []
+    for seed, probability in zip(experiment.seeds, experiment.test_scores(model), strict=True):
+        test = experiment.samples(seed)["test"]
+        parts = [test.labels, probability, test.categories.numpy()]
+        parts.append(np.broadcast_to(test.users.numpy()[:, None], probability.shape))
+        known = ~np.isnan(probability)
+        weights = experiment.weights(test).astype(bool)
+        rows.append([metric(*(part[kept[:, None] & known] for part in parts)) for kept in weights])
+    return np.array(rows)
 
 
 def grouped_means(experiment: Experiment, name: str, seeds: Sequence[np.ndarray]) -> dict[str, float | None]:
@@ -75,46 +104,23 @@ def score_rows(
     rows = []
     subsets = {subset: auc_table(experiment, scores, subset) for subset in SUBSETS if subset != "all"}
     for name, values in known.items():
-        own = interval(values)
-        row: dict[str, Any] = {"log": experiment.name, "model or rule": name}
-        row |= columns("AUC", own.estimate, own.low, own.high)
-        row |= {f"AUC {subset}": float(table[name][:, 0].mean()) for subset, table in subsets.items()}
         lead = interval(known[CLAIMED] - values) if CLAIMED in known and name != CLAIMED else None
-        bounds = (lead.estimate, lead.low, lead.high) if lead else (None, None, None)
-        row |= columns(f"{CLAIMED} minus it", *bounds)
-        row["detectable"] = lead.detectable if lead else None
+        row: dict[str, Any] = {"log": experiment.name, "model or rule": name, **columns("AUC", interval(values))}
+        row |= {f"AUC {subset}": float(table[name][:, 0].mean()) for subset, table in subsets.items()}
+        row |= {**columns(f"{CLAIMED} minus it", lead), "detectable": lead.detectable if lead else None}
         rows.append(row | grouped_means(experiment, name, scores[name]))
     return rows
 
 
-def columns(name: str, estimate: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
-    """An interval as three columns, which a table shows as one."""
+def columns(name: str, found: Interval | None) -> dict[str, float | None]:
+    """An interval as three columns, which a table shows as one; empty columns for none."""
+    estimate, low, high = (found.estimate, found.low, found.high) if found else (None, None, None)
     return {name: estimate, f"{name}, low": low, f"{name}, high": high}
 
 
-FEW_AND_MANY = (5, 100)
-"""Retrieved behaviours that D1 compares."""
-NOT_SEARCHED = "not computed at own best settings"
-
-
-def best_rule(experiment: Experiment, history: int | None = None) -> tuple[str, float]:
-    """The rule without learning of highest validation AUC (mean over seeds), with its test AUC, for histories of
-    another length too."""
-    found: dict[str, dict[str, list[float]]] = {"validation": {}, "test": {}}
-    for seed in experiment.seeds:
-        splits = experiment.samples(seed, history=history or experiment.config.history)
-        counts = training_counts(experiment.log_of(seed))
-        for split, values in found.items():
-            features = rule_features(splits[split], counts)
-            for name, rule in RULES.items():
-                values.setdefault(name, []).append(auc(splits[split].labels, rule(features)))
-    best = max(RULES, key=lambda name: float(np.mean(found["validation"][name])))
-    return best, float(np.mean(found["test"][best]))
-
-
-def steps_to_batch(training_samples: int, steps: int) -> int:
-    """Samples per step that give so many steps per epoch."""
-    return max(2, round(training_samples / steps))
+def steps_to_batch(experiment: Experiment, steps: int) -> int | None:
+    """Samples per step that give so many steps per epoch; None for the recipe's own number: the same runs."""
+    return None if steps == STEPS_AN_EPOCH else max(2, round(experiment.training_samples / steps))
 
 
 def made_with(experiment: Experiment) -> dict[str, Any]:
@@ -148,9 +154,39 @@ def own_best(experiment: Experiment, model: str, recipe: Sequence[Mapping[str, A
     if not found:
         return None
     best = max(found, key=lambda row: float(row["validation AUC"]))
-    steps = best["steps per epoch"]  # the recipe's own number gives the recipe's batch: the same runs
-    batch = None if steps == STEPS_AN_EPOCH else steps_to_batch(experiment.training_samples, steps)
-    return {"learning_rate": best["learning rate"], "batch_size": batch}
+    return {"learning_rate": best["learning rate"], "batch_size": steps_to_batch(experiment, best["steps per epoch"])}
+
+
+def own_best_rows(
+    experiment: Experiment, recipe: Sequence[Mapping[str, Any]], few_and_many: bool
+) -> list[dict[str, Any]]:
+    """Claims about AUC differences of DARE and TWIN with each model at its own best setting of the search `recipe`:
+    DARE minus TWIN and, with `few_and_many`, that with 5 retrieved behaviours less that with 100."""
+    known = {}
+    for model in (CLAIMED, REFERENCE):
+        if (setting := own_best(experiment, model, recipe)) is None:
+            return []
+        known[model] = setting
+    few, many = FEW_AND_MANY
+    usual = experiment.config.top_k
+    asked = (usual, *(FEW_AND_MANY if few_and_many else ()))
+    runs = iter(experiment.compute([(model, own | {"top_k": k}) for k in asked for model, own in known.items()]))
+    lead = {k: experiment.auc_of(next(runs)) - experiment.auc_of(next(runs)) for k in asked}  # DARE minus TWIN
+    measured = {("O1", "dare_minus_twin"): interval(lead[usual])}
+    if few_and_many:
+        measured["D1", "advantage_few_minus_many"] = interval(lead[few] - lead[many])
+    settings = "; ".join(f"{model}: {own}" for model, own in known.items())
+    return [
+        {
+            "log": experiment.name,
+            **made_with(experiment),
+            "claim": claim,
+            "quantity": quantity,
+            "settings": settings,
+            **asdict(found),
+        }
+        for (claim, quantity), found in measured.items()
+    ]
 
 
 def at_own_best(experiment: Experiment, claim: str, quantity: str) -> Interval | None:
@@ -162,3 +198,30 @@ def at_own_best(experiment: Experiment, claim: str, quantity: str) -> Interval |
         if (row["claim"], row["quantity"]) == (claim, quantity):
             return Interval(**{name: row[name] for name in names})
     return None
+
+
+def identical_rows(experiment: Experiment, count: int) -> list[dict[str, Any]]:
+    """P2, O1 and C1 judged on `count` TWINs that differ in nothing but initial weights and sample order.
+
+    Each model in turn is the reference of P2 and the one that O1 claims to be best; C1 compares every pair. There is
+    nothing to find: every *contradicted* of P2, every *holds* or *contradicted* of O1, and every C1 that excludes 1
+    is a false alarm.
+    """
+    runs = experiment.compute([(REFERENCE, {"repetition": r}) for r in range(count)])
+    auc = [experiment.auc_of(own) for own in runs]
+    asked: list[tuple[str, str, str, Interval, Sequence[str]]] = []
+    for at in range(count):
+        others = {str(o): auc[o] - auc[at] for o in range(count) if o != at}
+        lead = all_above({name: -values for name, values in others.items()})
+        which = f"TWIN {at} and the others"
+        asked.append(("P2", "best_variant_minus_twin", which, none_above(others), ("contradicted",)))
+        asked.append(("O1", "dare_minus_best_other", which, lead, SURE))
+    for first, second in combinations(range(count), 2):
+        measured = speedup(experiment, runs[first], runs[second], 0.7)
+        asked.append(("C1", "speedup_70", f"TWIN {first} and TWIN {second}", measured, SURE))
+    claims, rows = load_claims(), []
+    for claim, quantity, which, measured, alarms in asked:
+        values = columns("estimate", measured)
+        alarm = "yes" if judge(claims[claim].of(quantity), measured).verdict in alarms else "no"
+        rows.append({"log": experiment.name, "claim": claim, "models": which, **values, "false alarm": alarm})
+    return rows

@@ -1,10 +1,10 @@
 """Parameters of every chapter. Nothing here needs PyTorch before the parameters are accepted: a wrong one is refused
 at once."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dare_core.config import SampleConfig
 from dare_core.errors import InputError
@@ -13,17 +13,19 @@ from dare_core.report.settings import ChapterConfig
 if TYPE_CHECKING:
     from dare_core.data.logs import Log
     from dare_core.evaluation.relevance import GainRule
-    from dare_core.language.gpt import Kind
-    from dare_core.language.training import LanguageRunConfig
 
-LARGEST, LONGEST = 1_024, 100_000
-"""The largest embedding size of a model, and the behaviours of the longest history."""
 MOST_SAMPLES = 120_000
 """Training samples of a log of one's own, unless all users are asked for."""
-NOT_SEARCHING = ("SDIM",)
-"""Models that retrieve nothing: they average hash buckets."""
-GRADIENT_SETTINGS = ("published", "own start", "recipe")
-"""How models start and how many samples a step has where gradients are recorded."""
+NOT_SEARCHING = "SDIM"
+"""The model that retrieves nothing: it averages hash buckets."""
+GRADIENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "published": {"official": ("initialise_all",), "batch_size": 2_048},
+    "own start": {"batch_size": 2_048},
+    "recipe": {},
+}
+"""How models start, and samples per step, where gradients are recorded. `published`: every parameter but biases starts
+at N(0, 0.01); the claims are judged here. `own start`: BatchNorm scales and PReLU slopes start at their layers' own
+values. `recipe`: as all other chapters train."""
 WORLDS = {
     "generated": "twin",
     "independent": "independent",
@@ -31,22 +33,34 @@ WORLDS = {
     "no_semantics": "no_semantics",
 }
 """Names of generated worlds; any other name is that of a prepared log."""
-NULL_WORLDS = ("independent", "no_decay", "no_semantics")
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers from 1 on, separated by commas, sorted and each once. Raises ValueError for anything else."""
+    """The numbers of a text that `Numbers` has accepted, sorted and each once; none of an empty text."""
+    return sorted({int(part) for part in text.split(",") if part})
+
+
+def _each(text: str, right: Callable[[str], bool], expected: str) -> str:
+    """A text of parts separated by commas, each kept once. Raises ValueError where one is not right."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError("expects whole numbers from 1 on, separated by commas")
-    return sorted({int(part) for part in parts})
+    if not all(map(right, parts)):
+        raise ValueError(f"expects {expected}, separated by commas")
+    return ",".join(dict.fromkeys(parts))
 
 
-def every_model() -> list[str]:
-    """The names in the table of models."""
-    from dare_core.models.zoo import MODELS
+def _numbers(least: int = 1, most: int = 100_000, otherwise: str | None = None) -> AfterValidator:
+    """Whole numbers in a range, separated by commas; or the one other text that is allowed."""
 
-    return list(MODELS)
+    def right(part: str) -> bool:
+        return part.isdecimal() and least <= int(part) <= most
+
+    expected = f"whole numbers from {least} to {most:,}"
+    return AfterValidator(lambda text: text if text == otherwise else _each(text, right, expected))
+
+
+Numbers = Annotated[str, _numbers()]
+Sizes = Annotated[str, _numbers(most=1_024, otherwise="")]
+"""Embedding sizes, or none."""
 
 
 class StudyConfig(ChapterConfig):
@@ -77,10 +91,7 @@ class StudyConfig(ChapterConfig):
     @field_validator("logs", "models", check_fields=False)
     @classmethod
     def _names(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        if not all(names):
-            raise ValueError("expects names separated by commas")
-        return ",".join(dict.fromkeys(names))
+        return _each(value, bool, "names")
 
     @field_validator("batch_size")
     @classmethod
@@ -91,13 +102,15 @@ class StudyConfig(ChapterConfig):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Validate values, models' names too."""
+        """Validate values, models' names and their fitness for the study too."""
         config = super().checked(values)
         if config.model_names:
             from dare_core.models.zoo import model_spec
 
             for name in config.model_names:
                 model_spec(name)
+        if fault := config.fault_of_models():
+            raise InputError(f"models: {fault}")
         return config
 
     @property
@@ -107,8 +120,19 @@ class StudyConfig(ChapterConfig):
 
     @property
     def model_names(self) -> list[str]:
-        """The models asked for; none where the study trains none."""
-        return cast(str, getattr(self, "models", "")).split(",") if hasattr(self, "models") else []
+        """The models asked for, `all` of those that the study can train; none where it trains none."""
+        asked: str = getattr(self, "models", "")
+        return self.every_model() if asked == "all" else [name for name in asked.split(",") if name]
+
+    def every_model(self) -> list[str]:
+        """The models that `all` stands for: the whole table of models."""
+        from dare_core.models.zoo import MODELS
+
+        return list(MODELS)
+
+    def fault_of_models(self) -> str:
+        """Why the study cannot be made of the models asked for; empty where it can."""
+        return ""
 
     @property
     def seed_numbers(self) -> range:
@@ -117,18 +141,11 @@ class StudyConfig(ChapterConfig):
 
     def samples_for(self, log: "Log") -> SampleConfig:
         """How samples are cut from a log."""
-        null_world = log.card.kind == "generated log" and log.card.created_with.get("kind") in NULL_WORLDS
         rule = self.negative_rule
         if rule == "auto":
+            null_world = log.card.kind == "generated log" and log.card.created_with.get("kind", "twin") != "twin"
             rule = "any" if null_world else "unclicked"
-        return SampleConfig(
-            history=self.history,
-            targets=self.targets,
-            spacing=self.spacing,
-            shortest_user=self.shortest_user,
-            negatives=self.negatives,
-            negative_rule=rule,
-        )
+        return SampleConfig(**self.model_dump(include={*SampleConfig.model_fields}) | {"negative_rule": rule})
 
 
 class GainSettings(StudyConfig):
@@ -140,16 +157,21 @@ class GainSettings(StudyConfig):
     most_thin: int = Field(100_000, ge=0, description="thin behaviours of a judged history (published: 20)")
     published_ndcg: bool = Field(False, description="ideal at top_k for every k; thin cells as the published code has")
 
+    def every_model(self) -> list[str]:
+        """Every model of the table that searches."""
+        return [name for name in super().every_model() if name != NOT_SEARCHING]
+
+    def fault_of_models(self) -> str:
+        """A model that retrieves no behaviours."""
+        searching = NOT_SEARCHING not in self.model_names
+        return "" if searching else f"{NOT_SEARCHING} retrieves no behaviours; try DARE,TWIN."
+
     @property
     def rule(self) -> "GainRule":
         """Which cells are trusted."""
         from dare_core.evaluation.relevance import GainRule
 
         return GainRule(self.least_samples, self.least_cell, self.most_thin, self.published_ndcg)
-
-
-class LandingConfig(ChapterConfig):
-    """Parameters of the landing page."""
 
 
 class TheModelConfig(ChapterConfig):
@@ -167,98 +189,64 @@ class TheModelConfig(ChapterConfig):
 
 
 class MethodConfig(StudyConfig):
-    """Parameters of the chapter Method."""
-
     search: bool = Field(False, description="train DARE and TWIN at every learning rate and number of steps")
     rates: str = Field("0.003,0.01,0.03", description="learning rates of the search")
-    steps: str = Field("1000,2000,4000", description="steps per epoch of the search")
+    steps: Numbers = Field("1000,2000,4000", description="steps per epoch of the search")
     few_and_many: bool = Field(False, description="with the search, D1 at each model's own best setting too")
     identical: int = Field(0, ge=0, le=50, description="TWINs that differ in initial weights and order alone")
-
-    @field_validator("steps")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        return ",".join(str(number) for number in numbers(value))
 
     @field_validator("rates")
     @classmethod
     def _rates(cls, value: str) -> str:
-        if not all(0 < float(part) <= 1 for part in value.split(",")):
-            raise ValueError("expects learning rates above 0, separated by commas")
-        return value
+        return _each(value, lambda part: 0 < float(part) <= 1, "learning rates above 0")
 
 
 class DataConfig(StudyConfig):
-    """Parameters of the Data chapter."""
-
     categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat map")
     positions: int = Field(50, ge=5, le=1_000, description="positions of the heat map")
 
 
 class GradientsConfig(StudyConfig):
-    """Parameters of the gradients chapter."""
-
     models: str = Field("TWIN", description="models with shared tables")
     settings: str = Field("published,own start", description="published (judged), own start, recipe")
 
     @field_validator("settings")
     @classmethod
     def _known(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        if not set(names) <= set(GRADIENT_SETTINGS):
-            raise ValueError(f"expects some of {', '.join(GRADIENT_SETTINGS)}, separated by commas")
-        return ",".join(dict.fromkeys(names))
+        return _each(value, GRADIENT_SETTINGS.__contains__, f"some of {', '.join(GRADIENT_SETTINGS)}")
 
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Validate values; models without shared tables are refused too."""
+    def fault_of_models(self) -> str:
+        """A model without shared tables."""
         from dare_core.models.zoo import model_spec
 
-        config = super().checked(values)
-        for model in config.model_names:
-            if len(set(model_spec(model).assignment.values())) > 1:
-                raise InputError(f"models: {model} shares no table between attention and representation; try TWIN.")
-        return config
-
-    @property
-    def setting_names(self) -> list[str]:
-        """The settings asked for."""
-        return self.settings.split(",")
+        apart = [name for name in self.model_names if len(set(model_spec(name).assignment.values())) > 1]
+        return f"{apart[0]} shares no table between attention and representation; try TWIN." if apart else ""
 
 
 class ProjectionsConfig(StudyConfig):
-    """Parameters of the Projections chapter."""
-
     size: int = Field(16, ge=1, le=512, description="embedding size a field")
     models: str = Field("DARE,TWIN,TWIN (w/ proj.)", description="models to train, or all; these three always")
     wide: bool = Field(True, description="train TWIN with tables twice as wide too")
     follow_maps: bool = Field(True, description="follow how the maps move while they are trained")
     search: bool = Field(False, description="search every model's best setting; otherwise take the stored search's")
 
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Validate values; the models that the chapter compares with must be among those asked for."""
-        config = super().checked(values)
-        needed = ("DARE", "TWIN", "TWIN (w/ proj.)")
-        if missing := [model for model in needed if model not in config.model_names]:
-            raise InputError(f"models: this chapter compares with {', '.join(missing)}: add it, or leave models out.")
-        return config
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is DARE, TWIN and every variant."""
-        if self.models != "all":
-            return self.models.split(",")
+    def every_model(self) -> list[str]:
+        """DARE, TWIN and every variant."""
         from dare_core.models.zoo import MODELS
 
         return ["DARE", "TWIN", *(name for name, spec in MODELS.items() if spec.maps is not None or spec.equalised)]
+
+    def fault_of_models(self) -> str:
+        """A model that the chapter compares with, and that is not asked for."""
+        missing = [name for name in ("DARE", "TWIN", "TWIN (w/ proj.)") if name not in self.model_names]
+        return f"this chapter compares with {', '.join(missing)}: add it, or leave models out." if missing else ""
 
 
 class LanguageConfig(ChapterConfig):
     """Parameters of the chapter on projection capacity in language."""
 
     text: str = Field("plays", description="plays, tiny_shakespeare, or the path of a UTF-8 file")
-    sizes: str = Field("32,8", description="embedding sizes, separated by commas")
+    sizes: Annotated[str, _numbers(least=2)] = Field("32,8", description="embedding sizes, separated by commas")
     seeds: int = Field(2, ge=1, le=100, description="number of seeds, counted from 1")
     iterations: int = Field(150, ge=10, le=1_000_000, description="iterations at most; fewer where the loss is flat")
     layers: int = Field(2, ge=1, le=48)
@@ -270,78 +258,20 @@ class LanguageConfig(ChapterConfig):
         "none", description="cpu: also train nanoGPT's own setting for a CPU on tiny_shakespeare"
     )
 
-    @field_validator("sizes")
-    @classmethod
-    def _sizes(cls, value: str) -> str:
-        parts = [part.strip() for part in value.split(",")]
-        if not all(part.isdecimal() and int(part) >= 2 for part in parts):
-            raise ValueError("expects embedding sizes of 2 or more, separated by commas")
-        return ",".join(dict.fromkeys(parts))
-
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        for size in self.size_list:
+        for size in numbers(self.sizes):
             if size % self.heads:
                 raise ValueError(f"size {size} is not a multiple of heads {self.heads}")
         return self
 
-    @property
-    def size_list(self) -> list[int]:
-        """The sizes asked for, largest first."""
-        return sorted((int(part) for part in self.sizes.split(",")), reverse=True)
-
-    def run_config(self, kind: "Kind", size: int, seed: int) -> "LanguageRunConfig":
-        """One training run: twenty evaluations or more, and a warm-up of a tenth of the iterations (100 at most)."""
-        from dare_core.language.gpt import LanguageModelConfig
-        from dare_core.language.training import LanguageRunConfig, LanguageTrainingConfig
-
-        return LanguageRunConfig(
-            model=LanguageModelConfig(kind=kind, size=size, layers=self.layers, heads=self.heads, block=self.block),
-            training=LanguageTrainingConfig(
-                iterations=self.iterations,
-                batch=self.batch,
-                learning_rate=self.learning_rate,
-                warm_up=min(100, self.iterations // 10),
-                evaluate_every=min(300, max(25, self.iterations // 20)),
-            ),
-            seed=seed,
-        )
-
-    def run_configs(self) -> "Iterator[tuple[tuple[Kind, int, int], LanguageRunConfig]]":
-        """Every run by kind, size and seed: a seed is complete before the next one begins."""
-        from dare_core.language.gpt import KINDS
-
-        for seed in range(1, self.seeds + 1):
-            for size in reversed(self.size_list):
-                for kind in KINDS:
-                    yield (kind, size, seed), self.run_config(kind, size, seed)
-
 
 class OverallConfig(StudyConfig):
-    """Parameters of the Overall comparison chapter."""
-
     models: str = Field("DARE,TWIN,DIN", description="models to train, or all")
-    further_sizes: str = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
-
-    @field_validator("further_sizes")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        return ",".join(str(number) for number in numbers(value)) if value else ""
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is the whole table of models."""
-        return every_model() if self.models == "all" else self.models.split(",")
-
-    @property
-    def embedding_sizes(self) -> list[int]:
-        """The embedding sizes at which DARE is compared with TWIN; none without `further_sizes`."""
-        return sorted({self.size, *numbers(self.further_sizes)}) if self.further_sizes else []
+    further_sizes: Sizes = Field("", description="further embedding sizes of DARE and TWIN; O2 needs 16 and 128")
 
 
 class AttentionConfig(GainSettings):
-    """Parameters of the Attention accuracy chapter."""
-
     models: str = Field("DARE,TWIN,DIN,TWIN-4E", description="models to train, or all that search")
     categories: int = Field(10, ge=2, le=200, description="most frequent target categories of the heat maps")
     positions: int = Field(10, ge=2, le=1_000, description="newest positions of the heat maps")
@@ -349,110 +279,51 @@ class AttentionConfig(GainSettings):
     control_users: int = Field(700, ge=20, description="users of a control's world")
     cases: int = Field(3, ge=1, le=20, description="cases where two models disagree most, and as many at random")
 
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Validate values; InputError for models that retrieve nothing too."""
-        config = super().checked(values)
-        if not_searching := sorted(set(config.model_names) & set(NOT_SEARCHING)):
-            raise InputError(f"models: {', '.join(not_searching)} retrieves no behaviours; try DARE,TWIN.")
-        return config
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is every model of the table that searches."""
-        searching = [name for name in every_model() if name not in NOT_SEARCHING] if self.models == "all" else []
-        return searching or self.models.split(",")
-
 
 class DiscriminabilityConfig(StudyConfig):
-    """Parameters of the Discriminability chapter."""
-
     models: str = Field("DARE,TWIN,DIN,TWIN (w/o TR),DARE (w/o TR)", description="models to train, or all")
-    clusters: str = Field("2,10,50", description="numbers of clusters, or all of the published analysis")
+    clusters: Annotated[str, _numbers(least=2, otherwise="all")] = Field(
+        "2,10,50", description="numbers of clusters, or all of the published analysis"
+    )
     cluster_seeds: int = Field(3, ge=1, le=100, description="K-means runs per model, seed and number of clusters")
     control_seeds: int = Field(1, ge=0, le=100, description="independent worlds of the control; 0: no control")
-
-    @field_validator("clusters")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        if value != "all" and not all(n.strip().isdigit() and int(n) > 1 for n in value.split(",")):
-            raise ValueError("expects numbers above 1, separated by commas, or all")
-        return value
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models asked for; `all` is the whole table of models."""
-        return every_model() if self.models == "all" else self.models.split(",")
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers of clusters asked for."""
-        if self.clusters != "all":
-            return tuple(int(n) for n in self.clusters.split(","))
         from dare_core.evaluation.discriminability import CLUSTERS
 
-        return CLUSTERS
+        return CLUSTERS if self.clusters == "all" else tuple(int(n) for n in self.clusters.split(","))
 
 
 class ConvergenceConfig(StudyConfig):
-    """Parameters of the Convergence chapter."""
-
     models: str = Field("DARE,TWIN,DIN", description="models to train; C1 needs DARE and TWIN")
 
 
 class SearchEfficiencyConfig(StudyConfig):
-    """Parameters of the Search efficiency chapter."""
-
-    parts: str = Field(
-        "1,2,4", min_length=1, description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4"
-    )
-    further_sizes: str = Field("", description="further embedding sizes, shown beside `size` and not judged")
+    parts: Numbers = Field("1,2,4", description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4")
+    further_sizes: Sizes = Field("", description="further embedding sizes, shown beside `size` and not judged")
     search_length: int = Field(10_000, ge=10, le=1_000_000, description="behaviours of a timed search")
     search_rounds: int = Field(31, ge=5, le=10_000, description="rounds of timed searches")
 
-    @field_validator("parts")
-    @classmethod
-    def _parts(cls, value: str) -> str:
-        return ",".join(str(part) for part in sorted({1, *numbers(value)}))
-
-    @field_validator("further_sizes")
-    @classmethod
-    def _further_sizes(cls, value: str) -> str:
-        found = numbers(value) if value else []
-        if max(found, default=1) > LARGEST:
-            raise ValueError(f"expects sizes of at most {LARGEST:,}")
-        return ",".join(str(size) for size in found)
-
     def attention_sizes(self, size: int) -> dict[int, int]:
         """K_A of each part of a size. Raises InputError for a part that does not divide it."""
-        found = {}
-        for part in numbers(self.parts):
+        parts = sorted({1, *numbers(self.parts)})
+        for part in parts:
             if size % part:
                 raise InputError(f"parts: an embedding of size {size} cannot be divided by {part}: leave it out.")
-            found[part] = size // part
-        return found
+        return {part: size // part for part in parts}
 
     @property
     def sizes(self) -> list[int]:
         """Every whole size, the judged one first."""
-        further = numbers(self.further_sizes) if self.further_sizes else []
-        return [self.size, *(size for size in further if size != self.size)]
+        return [self.size, *(size for size in numbers(self.further_sizes) if size != self.size)]
 
 
 class RetrievalNumberConfig(GainSettings):
-    """Parameters of the Retrieval number chapter."""
-
     models: str = Field("DARE,TWIN", description="models to train; the claims need DARE and TWIN")
-    retrieved: str = Field("5,20,100", min_length=1, description="numbers of retrieved behaviours, K; N is history")
-    lengths: str = Field("20,200", min_length=1, description="lengths of history, N; K is top_k")
-
-    @field_validator("retrieved", "lengths")
-    @classmethod
-    def _numbers(cls, value: str) -> str:
-        found = numbers(value)
-        if found[-1] > LONGEST:
-            raise ValueError(f"expects numbers of at most {LONGEST:,}")
-        return ",".join(str(number) for number in found)
+    retrieved: Numbers = Field("5,20,100", description="numbers of retrieved behaviours, K; N is history")
+    lengths: Numbers = Field("20,200", description="lengths of history, N; K is top_k")
 
 
 class YourOwnLogConfig(StudyConfig):
@@ -495,8 +366,6 @@ class YourOwnLogConfig(StudyConfig):
         """How samples are cut from a log."""
         changes: dict[str, Any] = {
             "negatives_within": bool(self.group),
-            "negative_counts": self.negative_counts,
-            "split": self.split,
             "most_samples": 0 if self.all_users else MOST_SAMPLES,
         }
         if self.clicked:
@@ -504,12 +373,8 @@ class YourOwnLogConfig(StudyConfig):
         return super().samples_for(log).model_copy(update=changes)
 
 
-class ReproducibilityConfig(ChapterConfig):
-    """Parameters of the Reproducibility chapter."""
-
-
 CONFIGS: dict[str, type[ChapterConfig]] = {
-    "landing": LandingConfig,
+    "landing": ChapterConfig,
     "model": TheModelConfig,
     "method": MethodConfig,
     "data": DataConfig,
@@ -523,7 +388,7 @@ CONFIGS: dict[str, type[ChapterConfig]] = {
     "search_efficiency": SearchEfficiencyConfig,
     "retrieval_number": RetrievalNumberConfig,
     "your_own_log": YourOwnLogConfig,
-    "reproducibility": ReproducibilityConfig,
+    "reproducibility": ChapterConfig,
 }
-"""The configuration of every chapter by its name, in reading order; a new chapter is a module, a notebook and a line
-here."""
+"""The configuration of every chapter by its name, in reading order; a new chapter is a notebook, a line here, and a
+module where it needs statistics of its own."""

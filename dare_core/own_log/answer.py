@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from dare_core.evaluation.intervals import Interval
+from dare_core.own_log.study import FREE, PAYS, WIDE, Config, Evidence, Learning, Size, half_of, rounded
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
-from dare_core.studies.your_own_log import FREE, PAYS, WIDE, Config, Evidence, Learning, Size, half_of, rounded
 
 Verdict = Literal["yes", "no", "cannot tell"]
 Code = Literal["yes", "wider_table", "no", "cannot_tell", "stop"]

@@ -14,10 +14,10 @@ from dare_core.book import execute_chapter
 from dare_core.data.logs import Card
 from dare_core.files import store_root
 from dare_core.models.zoo import build_model
-from dare_core.report.own_log import REPORT
+from dare_core.own_log import study
+from dare_core.own_log.answer import EXIT_STATUS, learned, shown_card, too_small
+from dare_core.own_log.page import REPORT
 from dare_core.schedule import side_by_side
-from dare_core.studies import your_own_log
-from dare_core.studies.answer import EXIT_STATUS, learned, shown_card, too_small
 from dare_core.studies.experiment import Experiment, Record
 from dare_core.training.loop import batch_histories, batches, read_batches, seeds_of, train_step
 from dare_core.training.optimizers import Steps
@@ -62,9 +62,9 @@ def step_seconds(log: Experiment) -> float:
     return sorted(seconds)[len(seconds) // 2]
 
 
-def minutes(log: Experiment, config: your_own_log.Config) -> float:
+def minutes(log: Experiment, config: study.Config) -> float:
     """Estimate of the whole diagnosis in minutes, nothing being stored yet."""
-    runs = config.seeds * len(your_own_log.trainings(config))
+    runs = config.seeds * len(study.trainings(config))
     training = runs * config.epochs * log.steps * step_seconds(log) * 1.3  # validation, and settings that cost more
     return (training / min(side_by_side(), runs) + BESIDE) / 60
 
@@ -79,12 +79,12 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
     dry_run : stop after saying what was read and how long it will take
     say : prints
     """
-    config = your_own_log.Config.checked({"world_users": 0, **values})
-    read = your_own_log.prepare_file(config)
+    config = study.Config.checked({"world_users": 0, **values})
+    read = study.prepare_file(config)
     say("What was read:\n" + understood(read.card, config.show_ids))
-    config = your_own_log.resolved(config.model_copy(update={"path": "", "logs": read.card.name}), read)
+    config = study.resolved(config.model_copy(update={"path": "", "logs": read.card.name}), read)
     log = Record.start(CHAPTER, config).use(read.card.name)
-    size = your_own_log.size_of(log)
+    size = study.size_of(log)
     say(
         f"What is trained: histories of {config.history}, K = {config.top_k}, {config.targets} training targets per "
         f"user; {size.used:,} users with at least {config.shortest_user} clicks, {size.training_samples:,} training "
@@ -94,8 +94,8 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
     if dry_run:
         say(too_small(size).headline if small else f"It will take about {minutes(log, config):.0f} minutes.")
         return 0
-    if not small and learned(your_own_log.learn(log)).answer == "yes":
-        your_own_log.gather(log, config)
+    if not small and learned(study.learn(log)).answer == "yes":
+        study.gather(log, config)
     folder = (out or store_root() / "diagnose" / read.card.name).resolve()
     parameters = config.model_dump(mode="json", exclude_defaults=True) | {"results": str(folder), "world_users": 0}
     executed = execute_chapter(CHAPTER, parameters, folder)

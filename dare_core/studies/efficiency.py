@@ -1,29 +1,43 @@
-"""Retrieval number and history length: AUC, and NDCG of retrieval, when fewer or more behaviours are retrieved
-(claim D1; paper, appendix D.1) and when histories are shorter or longer (D2; appendix D.2)."""
+"""What a cheaper search costs: measured search time when the searched embedding shrinks (claim E1; paper, section 4.5,
+figures 11c and 11d), and quality of retrieval when fewer or more behaviours are retrieved (D1; appendix D.1) of shorter
+or longer histories (D2; appendix D.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dare_core.evaluation.intervals import Replicates
+from dare_core.evaluation.intervals import Interval, Replicates, ratio_interval
 from dare_core.evaluation.metrics import Array
 from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
-from dare_core.studies import settings
+from dare_core.evaluation.search_stage import SearchTime, measure
+from dare_core.schedule import measuring
 from dare_core.studies.attention import candidate_means
 from dare_core.studies.experiment import Experiment
-from dare_core.studies.settings import numbers
+from dare_core.studies.settings import RetrievalNumberConfig, SearchEfficiencyConfig
 from dare_core.training.runs import Run
 
 QUALITY_RULES = ("same category, then newest", "random")
 """Rules without learning whose retrieval is shown beside that of the models."""
-KNOWN = 0.5
-"""A length is studied where at least this share of the test targets has so many behaviours before it."""
 Setting = tuple[str, int, int]
 """Model or rule, number of retrieved behaviours K, length of history N."""
 
 
-Config = settings.RetrievalNumberConfig
+def search_times(config: SearchEfficiencyConfig) -> dict[int, SearchTime]:
+    """Measured search times by attention size K_A, while no model of the same store is trained."""
+    sizes = {part for size in config.sizes for part in config.attention_sizes(size).values()}
+    with measuring():
+        found = measure(config.search_length, sorted(sizes, reverse=True), config.search_rounds, top_k=config.top_k)
+    return {time.size: time for time in found}
+
+
+def time_ratio(shorter: SearchTime, longer: SearchTime) -> Interval:
+    """Search time of one attention size over another's: geometric mean over rounds of the ratio within a round.
+
+    The interval is over rounds (Student's t on the log scale): the variation of repeated measurements in one session
+    on one machine, and nothing else.
+    """
+    return ratio_interval(shorter.searching[:, None], longer.searching[:, None])
 
 
 def share_known(experiment: Experiment, length: int) -> float:
@@ -32,13 +46,8 @@ def share_known(experiment: Experiment, length: int) -> float:
     return float(np.mean([float((test.row - test.start >= length).double().mean()) for test in tests]))
 
 
-def usable_lengths(experiment: Experiment, config: Config) -> list[int]:
-    """The lengths of history asked for that enough test targets of a log have."""
-    return [length for length in numbers(config.lengths) if share_known(experiment, length) >= KNOWN]
-
-
 def retrieval_quality(
-    experiment: Experiment, config: Config, runs: Mapping[Setting, list[Run]]
+    experiment: Experiment, config: RetrievalNumberConfig, runs: Mapping[Setting, Sequence[Run]]
 ) -> dict[Setting, Replicates]:
     """NDCG at K of what the models and two rules retrieve of N behaviours, by setting.
 

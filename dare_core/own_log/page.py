@@ -14,11 +14,11 @@ REPORT = ("report.html", "report.json")
 def page(content: Mapping[str, Any], command: str) -> str:
     """The report as HTML; every text in it is escaped. `command` repeats the study."""
     environment = Environment(
-        loader=PackageLoader("dare_core", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("dare_core", "own_log"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     edges = [abs(asked[side]) for asked in content["questions"] for side in ("low", "high") if asked.get(side)]
     scale = max([0.01, *edges])
-    return environment.get_template("own_log.html").render(
+    return environment.get_template("report.html").render(
         **content, command=command, scale=scale, place=lambda value: round(95 + 90 * value / scale, 1)
     )
 

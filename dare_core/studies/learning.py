@@ -1,27 +1,68 @@
-"""Convergence: iterations until a model reaches a level of validation AUC, for claim C1 (paper, section 4.5, figures
-11a and 11b)."""
+"""How models learn: gradient dominance and conflict (claims G1 and G2; paper, section 2.2, figures 2 and 3), and
+iterations until a level of validation AUC is reached (C1; section 4.5, figures 11a and 11b)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dare_core.data.samples import Samples
-from dare_core.evaluation.intervals import UNKNOWN, Interval, Replicates, ratio_interval
+from dare_core.evaluation.intervals import UNKNOWN, Interval, Replicates, interval, ratio_interval
 from dare_core.evaluation.metrics import Array, resampled_auc
-from dare_core.studies import settings
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.settings import GRADIENT_SETTINGS
+from dare_core.training.gradients import GradientRecord
 from dare_core.training.runs import Run
 
+FIRST = 100
+"""Steps over which the paper averages the norms of gradients."""
 PAPER_ACCURACY = 0.9
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The levels of validation AUC, as shares of the best rule's way from 1/2: fixed, and the same for both models."""
 TRIVIAL_AUC = 0.5
 
-Config = settings.ConvergenceConfig
-
-
 Curves = Callable[[Run, Samples, Array], Array]
 """From a run, its validation samples and weights (1 + G, H) of the targets to validation curves (1 + G, V)."""
+
+
+def recorded_gradients(experiment: Experiment, model: str, setting: str) -> list[GradientRecord]:
+    """The gradient statistics of a model's trainings at one of `GRADIENT_SETTINGS`, one record per seed."""
+    runs = experiment.runs_at(model, record_gradients=True, **GRADIENT_SETTINGS[setting])
+    return [run.gradients for run in runs if run.gradients is not None]
+
+
+def by_step(records: Sequence[GradientRecord], name: str, field: str = "category") -> Array:
+    """(S, T) a statistic at each of T training steps, per seed; as many steps as the shortest training has."""
+    values = [record.of(name, field) for record in records]
+    return np.stack([line[: min(map(len, values))] for line in values])
+
+
+def norm_ratio(records: Sequence[GradientRecord], field: str, window: slice) -> Interval:
+    """Mean norm of a row's gradient from representation over that from attention, as a ratio over seeds.
+
+    `field` names the table (item, category, position), `window` the training steps.
+    """
+    representation, attention = (
+        np.array([[record.of(f"{module}_norm", field)[window].mean()] for record in records])
+        for module in ("representation", "attention")
+    )
+    return ratio_interval(representation, attention)
+
+
+def negative_steps(mean_cosine: Array) -> float:
+    """Share of steps whose mean cosine is negative: the published statistic."""
+    known = mean_cosine[np.isfinite(mean_cosine)]
+    return float((known < 0).mean()) if len(known) else float("nan")
+
+
+def negative_share(records: Sequence[GradientRecord], field: str, window: slice) -> Interval:
+    """Share of steps with a negative mean cosine, over seeds."""
+    return interval(np.array([[negative_steps(record.of("mean_cosine", field)[window])] for record in records]))
+
+
+def negative_rows(records: Sequence[GradientRecord], field: str, window: slice) -> float:
+    """Share of rows with a negative cosine, mean over steps and seeds; NaN where no row has both gradients."""
+    shares = np.concatenate([record.of("negative_share", field)[window] for record in records])
+    return float(shares[np.isfinite(shares)].mean()) if np.isfinite(shares).any() else float("nan")
 
 
 def auc_curves(run: Run, samples: Samples, weights: Array) -> Array:

@@ -24,7 +24,7 @@ from dare_core.files import atomic_path, canonical_json, short_hash, store_root
 from dare_core.schedule import measuring
 from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, FEWEST_STEPS, REFERENCE, Competence, Experiment
-from dare_core.studies.gradients import negative_share, norm_ratio
+from dare_core.studies.learning import negative_share, norm_ratio
 from dare_core.studies.scores import auc_table
 from dare_core.training.loop import FEWEST_SAMPLES, STEPS_AN_EPOCH
 from dare_core.training.runs import Run
@@ -124,9 +124,9 @@ def targets_for(history: int, spacing: int) -> int:
 def resolved(config: Config, log: Log) -> Config:
     """The configuration with everything chosen that it leaves open.
 
-    The history is the longest of 200, 100, 50, 20, 10 and 5 for which users with 10 clicks more give the 64,000 training
-    samples that fill the recipe's steps; where none does, the one that gives most. K is 20, at most a fifth of the
-    history.
+    The history is the longest of 200, 100, 50, 20, 10 and 5 for which users with 10 clicks more give the 64,000
+    training samples that fill the recipe's steps; where none does, the one that gives most. K is 20, at most a fifth
+    of the history.
     """
 
     def sized(history: int) -> Config:
