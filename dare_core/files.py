@@ -74,16 +74,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; on success it becomes `path`.
 
-    When another process finished the same folder first, that one is kept: both hold the same content.
+    When another process finished the same folder first, that one is kept: both hold the same content. With `replace`
+    the older folder goes instead, between two renames; whoever reads at that moment waits at the lock of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
     try:
         yield temporary
         temporary.chmod(0o755)
+        older = temporary.with_name(f"{temporary.name}-older")
+        if replace and path.is_dir():
+            path.rename(older)
         try:
             temporary.rename(path)
         except OSError:
@@ -91,6 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary.with_name(f"{temporary.name}-older"), ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:

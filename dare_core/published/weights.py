@@ -59,6 +59,8 @@ def read_batch(path: Path, config: OfficialConfig) -> tuple[Batch, Tensor]:
     names = ("item", "category", "label", "history_items", "history_categories")
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array without a name")
             arrays = {name: stored[name] for name in names}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is not a batch with the arrays {', '.join(names)}: {error}.") from error
