@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dare_core.config import Strict, explain
 from dare_core.data.delimited import Faults, Layout, checked_batches, read_header, sound_batches
-from dare_core.data.intake.checks import ordered
+from dare_core.data.intake.checks import ordered, span
 from dare_core.data.intake.forms import field_position
 from dare_core.data.intake.rows import (
     NoOptions,
@@ -77,14 +77,14 @@ def taobao(paths: Sequence[Path], on_bad_rows: OnBadRows, options: PeriodOptions
     outside = (~frame["time"].is_between(*TAOBAO_PERIOD, closed="left")).sum()
     facts = _taobao_facts(frame, runs, rows_read, int(outside), path)
     kept = frame.height
-    frame, period = within_period(frame, Times(frame["time"], "seconds since 1970", 1, True), options)
+    times = Times(frame["time"], "seconds since 1970", dated=True)
+    frame, period = within_period(frame, times, options)
     if runs.is_unique().all():
         same = (frame["user"] == frame["user"].shift()) & (frame["time"] < frame["time"].shift())
         checks, order = {"rows out of order": int(same.sum())}, "in file order"
     else:
-        frame, checks = ordered(frame.with_columns(order=number(frame["user"])), shuffle=False)
-        frame, order = frame.drop("order"), "sorted by user and time, because the users of the file are not contiguous"
-    first, last = frame["time"].min(), frame["time"].max()
+        frame, checks = ordered(frame.with_columns(user=number(frame["user"])), shuffle=False)
+        order = "sorted by user and time, because the users of the file are not contiguous"
     return Reading(
         frame=frame,
         facts=facts,
@@ -96,7 +96,7 @@ def taobao(paths: Sequence[Path], on_bad_rows: OnBadRows, options: PeriodOptions
             f"{outside:,} of them have a time outside 2017-11-25 to 2017-12-03 (China time); they are kept.",
             *period,
         ],
-        checks=checks | {"first time": first, "last time": last},
+        checks=checks | span(times, frame["time"]),
     )
 
 

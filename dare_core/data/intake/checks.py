@@ -9,8 +9,9 @@ from dare_core.data.delimited import Faults, cut
 from dare_core.data.intake.times import Times, as_text
 from dare_core.errors import InputError
 
-NULL_WORDS = ["", "null", "(null)", "nan", "none", "na", "n/a", "#n/a", "<na>", "nat", "nil", "\\n", "undefined"]
-"""What programs write for a missing id, in lower case."""
+NULL_WORDS = ("null", "(null)", "nan", "none", "na", "n/a", "#n/a", "<na>", "nat", "nil", "undefined")
+NULLS = ["", "\\N", *(form(word) for word in NULL_WORDS for form in (str.lower, str.upper, str.title)), "NaN", "NaT"]
+"""What programs write for a missing id."""
 CLICKS = ["1", "1.0", "true", "t", "yes", "y", "click", "clicked"]
 SHOWN = ["0", "0.0", "false", "f", "no", "n", "no click", "not clicked", "impression", "view", "shown", "show", "skip"]
 SHOWN_PER_CLICK = 4
@@ -38,9 +39,9 @@ def missing(ids: pl.Series) -> pl.Series:
     if isinstance(ids.dtype, pl.Categorical | pl.Enum):
         ids = ids.cast(pl.String)
     if ids.dtype == pl.String:
-        suspects = ids.str.len_chars() <= 12
-        if suspects.any():
-            none |= ids.str.strip_chars().str.to_lowercase().is_in(NULL_WORDS)
+        if ids.str.contains(r"^\s").any():
+            ids = ids.str.strip_chars()
+        none |= ids.is_in(NULLS)
     return none | ids.is_nan() if ids.dtype.is_float() else none
 
 
@@ -58,33 +59,37 @@ def tidy(ids: pl.Series) -> pl.Series:
     return ids.str.strip_chars().str.replace(r"^([-+]?\d+)\.0*$", "$1")
 
 
-def untidy(frame: pl.DataFrame) -> dict[str, int]:
-    """For users, items and categories: how many ids there are more than without blanks and `.0`, where any are."""
-    found: dict[str, int] = {}
-    for column in ("user", "item", "category"):
-        if column in frame.columns and frame[column].dtype == pl.String:
-            ids = frame[column].unique()
-            if more := ids.len() - tidy(ids).n_unique():
-                found[column] = more
-    return found
+def untidy(ids: pl.Series) -> int:
+    """How many different ids there are more than without blanks and `.0`."""
+    return ids.len() - tidy(ids).n_unique() if ids.dtype == pl.String else 0
 
 
-def ordered(frame: pl.DataFrame, shuffle: bool) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Rows by user (`order`, a number) and time, and how many were out of order and how many tie.
+def ordered(frame: pl.DataFrame, shuffle: bool, drop_copies: bool = False) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Rows by user (a number) and time, and how many were out of order, tie, or are copies.
 
-    Rows of a user with equal times are shuffled with a fixed seed, or keep the file's order.
+    Rows of a user with equal times are shuffled with a fixed seed, or keep the file's order. A copy repeats an earlier
+    row in all columns that are read; it is left out where asked for.
     """
-    frame = frame.sort("order", maintain_order=True)
-    same = pl.col("order") == pl.col("order").shift()
+    frame = frame.sort("user", maintain_order=True)
+    same = pl.col("user") == pl.col("user").shift()
     out_of_order = frame.select((same & (pl.col("time") < pl.col("time").shift())).sum()).item()
     if out_of_order:
-        frame = frame.sort("order", "time", maintain_order=True)
-    tie = same & (pl.col("time") == pl.col("time").shift())
-    ties = frame.select((tie | tie.shift(-1, fill_value=False)).sum()).item()
-    if ties and shuffle:
-        draw = np.random.default_rng(TIES_SEED).permutation(frame.height)
-        frame = frame.with_columns(draw=pl.Series(draw)).sort("order", "time", "draw").drop("draw")
-    return frame, {"rows out of order": out_of_order, "rows of a user with equal times": ties}
+        frame = frame.sort("user", "time", maintain_order=True)
+    again = (same & (pl.col("time") == pl.col("time").shift())).fill_null(False)
+    frame = frame.with_columns(tie=again | again.shift(-1, fill_value=False))
+    ties, copies = int(frame["tie"].sum()), 0
+    if ties:
+        columns = [column for column in frame.columns if column not in ("line", "file", "tie")]
+        copy = frame.filter("tie").select(~pl.struct(columns).is_first_distinct()).to_series()
+        copies = int(copy.sum())
+        if copies and drop_copies:
+            rows = frame.with_row_index("row").filter("tie").filter(copy)["row"]
+            frame = frame.with_row_index("row").filter(~pl.col("row").is_in(rows.implode())).drop("row")
+        if shuffle:
+            draw = np.random.default_rng(TIES_SEED).permutation(frame.height)
+            frame = frame.with_columns(draw=pl.Series(draw)).sort("user", "time", "draw").drop("draw")
+    found = {"rows out of order": out_of_order, "rows of a user with equal times": ties, "exact copies": copies}
+    return frame.drop("tie"), found
 
 
 def most_frequent(frame: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -113,21 +118,10 @@ def one_category(frame: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
     return frame.with_columns(category=category), several.len(), changed
 
 
-def copies(frame: pl.DataFrame, drop: bool) -> tuple[pl.DataFrame, int]:
-    """How many rows repeat an earlier one in all columns that are read, and the rows without them where asked for."""
-    columns = [column for column in frame.columns if column not in ("line", "file", "user")]
-    of_user = ["order", "time"]
-    frame = frame.with_row_index("row")
-    tied = frame.filter(pl.struct(of_user).is_duplicated())
-    again = tied.filter(~pl.struct(columns).is_first_distinct())["row"]
-    if drop and again.len():
-        frame = frame.filter(~pl.col("row").is_in(again.implode()))
-    return frame.drop("row"), again.len()
-
-
 def implausible(times: Times, key: pl.Series) -> dict[str, int]:
     """Times of zero where others are dates, and those far outside the middle half of all."""
-    low, high = key.quantile(0.25), key.quantile(0.75)
+    some = key.gather_every(max(len(key) // 100_000, 1))
+    low, high = some.quantile(0.25), some.quantile(0.75)
     if low is None or high is None:
         return {}
     least = 86_400 * times.per_second if times.dated else 1
@@ -137,10 +131,13 @@ def implausible(times: Times, key: pl.Series) -> dict[str, int]:
     return {"times of zero": int(zero.sum()), "times far outside the others": int(far.sum())}
 
 
-def largest_user(frame: pl.DataFrame) -> str:
-    """The user with most rows and its share of all."""
-    user, rows = frame["user"].value_counts(sort=True).row(0)
-    return f"{cut(user)} has {rows:,} of {frame.height:,} rows ({100 * rows / frame.height:.1f} %)"
+def largest_user(users: pl.Series, names: pl.Series) -> str:
+    """The user with most rows and its share of all, from the rows' users as numbers."""
+    counts = np.bincount(users.to_numpy())
+    rows = int(counts.max())
+    return (
+        f"{cut(names[int(counts.argmax()) - 1])} has {rows:,} of {len(users):,} rows ({100 * rows / len(users):.1f} %)"
+    )
 
 
 def leave_out_users(frame: pl.DataFrame, users: tuple[str, ...], most: int | None) -> tuple[pl.DataFrame, list[str]]:

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,7 @@ WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", 
 STAND_IN = "\x1f"
 """Separators of several characters are replaced by this one, because readers split at a single character."""
 BLOCK = 1 << 20
+NO_TEXT = ("base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs")
 NUMBER = re.compile(r"[-+]?\d[\d.,:/ T-]*Z?")
 
 
@@ -78,11 +81,11 @@ def find_form(
     known = _find_encoding(source, encoding)
     given = WORDS.get(separator.lower(), separator) if separator else None
     lines = _first_lines(source, known)
-    skip = next((at for at, line in enumerate(lines) if line.strip()), len(lines))
+    skip = _blank(lines)
+    if told := re.fullmatch(r"sep=(.+)", "".join(lines[skip : skip + 1])):  # a hint that Excel writes
+        given, skip = given or told[1], skip + 1 + _blank(lines[skip + 1 :])
     if skip == len(lines):
         raise InputError(f"'{source.name}' has no line with content at its beginning: check that it is the right file.")
-    if told := re.fullmatch(r"sep=(.+)", lines[skip].strip("\r\ufeff")):  # a hint that Excel writes
-        given, skip = given or told[1], skip + 1
     used = given or _find_separator([line for line in lines[skip:] if line.strip()])
     plain = source.plain
     lone_returns = b"\r" in (head := source.head()) and b"\n" not in head
@@ -124,11 +127,10 @@ def _find_encoding(source: Source, told: str | None) -> _Encoding:
     """
     head = source.head()
     if told:
-        try:
-            codecs.lookup(told)
-        except LookupError as e:
-            raise InputError(f"there is no encoding '{told}': for example utf-8, utf-16, latin-1, cp1251, gbk.") from e
-        return _Encoding(told, told)
+        name = normalize_encoding(told).lower()  # looked up by name: packages may take any name for their own
+        if name not in {*aliases, *aliases.values()} or aliases.get(name, name) in NO_TEXT:
+            raise InputError(f"there is no encoding '{told}': for example utf-8, utf-16, latin-1, cp1251, gbk.")
+        return _Encoding("utf-8-sig" if aliases.get(name, name) == "utf_8" else name, told)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _Encoding("utf-16", "UTF-16")
     zeros = head.count(0)
@@ -161,6 +163,11 @@ def _first_lines(source: Source, encoding: _Encoding) -> list[str]:
     text = head.decode(encoding.codec, errors="replace").removeprefix("\ufeff")
     lines = re.split(r"\r\n|\n|\r", text)
     return lines[:-1] if len(lines) > 1 and (len(head) == HEAD or not lines[-1]) else lines
+
+
+def _blank(lines: Sequence[str]) -> int:
+    """How many blank lines come first."""
+    return next((at for at, line in enumerate(lines) if line.strip()), len(lines))
 
 
 def _find_separator(lines: Sequence[str]) -> str:

@@ -107,10 +107,15 @@ def number(column: pl.Series) -> pl.Series:
         low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]
         if high - low < max(len(column), SMALL_LOOKUP):
             return _looked_up(column, low, high)
+    return numbered(column)[0]
+
+
+def numbered(column: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """`number`, and the ids in order of their numbers."""
     frame = column.alias("id").to_frame()
     order = frame.unique(maintain_order=True).with_row_index("number", offset=1)
-    numbered = frame.join(order, on="id", how="left", maintain_order="left", nulls_equal=True)
-    return numbered["number"].cast(pl.Int32).alias(column.name)
+    joined = frame.join(order, on="id", how="left", maintain_order="left", nulls_equal=True)
+    return joined["number"].cast(pl.Int32).alias(column.name), order["id"]
 
 
 def _looked_up(column: pl.Series, low: int, high: int) -> pl.Series:

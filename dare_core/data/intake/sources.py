@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dare_core.errors import InputError
-from dare_core.files import sha256_of, store_root
+from dare_core.files import sha256_of, store_root, unwritable
 
 STANDARD_INPUT = Path("-")
 HEAD = 1 << 16
@@ -68,8 +68,12 @@ class Source:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Yield a temporary folder in the store: an unpacked log may be too large for the system's own."""
-    store_root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store_root(), prefix=".writing-") as folder:
+    try:
+        store_root().mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=store_root(), prefix=".writing-")
+    except OSError as error:
+        raise unwritable(error) from error
+    with scratch as folder:
         yield Path(folder)
 
 

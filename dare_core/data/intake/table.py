@@ -18,6 +18,7 @@ from dare_core.data.intake.rows import (
     Reading,
     check_values,
     number,
+    numbered,
     settle,
     within_period,
 )
@@ -25,6 +26,7 @@ from dare_core.data.intake.sources import Source, opened, scratch_folder, sha256
 from dare_core.data.intake.times import Times, read_times
 from dare_core.errors import InputError
 
+IDS = ("user", "item", "category")
 COLUMNS = ("user", "item", "category", "time", "behaviour", "label", "group")
 
 
@@ -109,7 +111,7 @@ class _Rows:
 
     def check(self, options: TableOptions, name: str) -> Times | None:
         """Leave out rows without an id, a label or a readable time; labels and times become what they mean."""
-        for column in ("user", "item", "category"):
+        for column in IDS:
             if column in self.frame.columns:
                 self._without(checks.missing(self.frame[column]), f"no {column}", column)
         if "label" in self.frame.columns:
@@ -201,11 +203,11 @@ def _narrowed(frame: pl.DataFrame, times: Times | None, options: TableOptions) -
     """The rows that options leave, with ids tidied where they are to be."""
     said = []
     if options.ids == "tidy":
-        before = checks.untidy(frame)
-        ids = [column for column in ("user", "item", "category") if column in frame.columns]
+        ids = [column for column in IDS if column in frame.columns]
+        joined = {getattr(options, column): checks.untidy(frame[column].unique()) for column in ids}
         frame = frame.with_columns(checks.tidy(frame[column]) for column in ids)
-        joined = ", ".join(f"{more:,} of column '{getattr(options, column)}'" for column, more in before.items())
-        said.append(f"Joined ids that differ only in blanks or .0: {joined or 'none'}.")
+        words = ", ".join(f"{more:,} of column '{name}'" for name, more in joined.items() if more)
+        said.append(f"Joined ids that differ only in blanks or .0: {words or 'none'}.")
     frame, left_out = checks.leave_out_users(frame, options.leave_out_users, options.longest_user)
     if frame.is_empty():
         raise InputError("no row is left after leaving out users: give a larger --longest-user or fewer users.")
@@ -217,21 +219,22 @@ def _arranged(
     frame: pl.DataFrame, times: Times | None, options: TableOptions
 ) -> tuple[pl.DataFrame, dict[str, Any], list[str]]:
     """Rows by user and time, with one category per item; what the card says of them."""
-    found: dict[str, Any] = {"largest user": checks.largest_user(frame)}
-    if near := checks.untidy(frame):
+    ids = {column: numbered(frame[column]) for column in IDS if column in frame.columns}
+    near = {column: more for column, (_, names) in ids.items() if (more := checks.untidy(names))}
+    found: dict[str, Any] = {"largest user": checks.largest_user(*ids["user"])}
+    if near:
         found["ids that differ only in blanks or .0"] = near
+    frame = frame.with_columns(**{column: numbers for column, (numbers, _) in ids.items()})
     said = [] if options.category else ["No category column was named: every item has category 1."]
-    frame = frame.with_columns(order=number(frame["user"]), item=number(frame["item"]))
     if times is None:
-        frame = frame.sort("order", maintain_order=True)
+        frame = frame.sort("user", maintain_order=True)
         said.append("Within a user rows keep the file's order.")
     else:
-        frame, copies = checks.copies(frame, options.copies == "drop")
-        frame, order = checks.ordered(frame, options.ties == "shuffle")
-        found |= order | {"exact copies": copies} | checks.span(times, frame["time"])
+        frame, order = checks.ordered(frame, options.ties == "shuffle", options.copies == "drop")
+        found |= order | checks.span(times, frame["time"])
         said.append(f"Sorted by '{options.time}' within a user.")
-        if copies and options.copies == "drop":
-            said.append(f"Left out {copies:,} exact copies of rows.")
+        if order["exact copies"] and options.copies == "drop":
+            said.append(f"Left out {order['exact copies']:,} exact copies of rows.")
         if order["rows of a user with equal times"]:
             how = "shuffled (seed 0)" if options.ties == "shuffle" else "in the file's order"
             said.append(f"Rows of a user with equal times are {how}.")
@@ -258,13 +261,13 @@ def _numbered(frame: pl.DataFrame, times: Times | None, options: TableOptions) -
     log, shown = frame, None
     if options.label:
         clicked = frame["label"]
-        rows = checks.shown_rows(frame["order"].to_numpy(), frame["item"].to_numpy(), clicked.to_numpy())
+        rows = checks.shown_rows(frame["user"].to_numpy(), frame["item"].to_numpy(), clicked.to_numpy())
         log = frame.filter(clicked)
         if log.is_empty():
             raise InputError(
                 f"no row has a click in column '{options.label}': its clicks are {', '.join(checks.CLICKS)}."
             )
-        shown = pl.Series(np.append(frame["item"].to_numpy(), 0)[rows.ravel()])
+        shown = pl.Series(np.append(frame["item"].to_numpy(), np.int32(0))[rows.ravel()])
         said.append(
             f"The {log.height:,} rows that '{options.label}' marks as clicks are the log; of the other "
             f"{frame.height - log.height:,}, up to {rows.shape[1]} shown nearest to each click are stored beside it."

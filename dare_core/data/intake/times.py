@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import cast
 
 import polars as pl
@@ -24,6 +25,7 @@ READABLE = (
     "2024-01-31 10:15:00 with or without a zone, 31/01/2024 10:15, 31.01.2024, 01/31/2024 3:15 PM, 31 Jan 2024; "
     "others with --time-form '%d.%m.%Y %H:%M'"
 )
+EPOCH = datetime(1970, 1, 1)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 ISO = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -63,6 +65,9 @@ def read_times(times: pl.Series, form: str | None = None, place: Callable[[int],
         return _whole(times.cast(pl.Int64, strict=False), form, place)
     if times.dtype.is_numeric():
         return _decimal(times.cast(pl.Float64), form, place)
+    whole = times.cast(pl.Int64, strict=False)
+    if not whole.null_count() and form not in ("day-first", "month-first"):
+        return _whole(whole, form, place)
     text = _text(times)
     whole, decimal = text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False)
     numbers = whole.null_count() <= decimal.null_count()
@@ -251,9 +256,7 @@ def as_text(key: float | None, times: Times) -> str | float | None:
     """A time as a card shows it: a date where times are dated."""
     if key is None or not times.dated:
         return key
-    micro = int(key * (MICROSECONDS // times.per_second)) if times.per_second <= MICROSECONDS else int(key // 1000)
     try:
-        date = pl.Series([micro], dtype=pl.Int64).cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M:%S")[0]
-    except (pl.exceptions.PolarsError, OverflowError, ValueError):
+        return f"{EPOCH + timedelta(seconds=key // times.per_second):%Y-%m-%d %H:%M:%S}"
+    except OverflowError:  # no date of this calendar
         return key
-    return date or key
