@@ -19,8 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dare_core.data.delimited import scratch_folder
 from dare_core.data.generated_file import write_taobao
+from dare_core.data.intake.sources import scratch_folder
 from dare_core.errors import InputError
 
 # Nothing here may import torch: a process starts with its parent's memory, which would count as its own.

@@ -3,6 +3,7 @@
 A command imports what it needs when it runs, so that help, listings and refusals do not wait for PyTorch.
 """
 
+import io
 import json
 import shlex
 import sys
@@ -29,6 +30,8 @@ runs_app = typer.Typer(no_args_is_help=True, help="The stored training runs.\n\n
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", help="a setting of the study, key=value; may be given again")
 ]
+DEFAULTS = {"ties": "shuffle", "copies": "keep", "ids": "keep"}
+"""Options of a reader that are not passed on where they say nothing new."""
 Key = Annotated[str, typer.Argument(help="the run's key, or the start of it")]
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
@@ -68,13 +71,22 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def card_lines(card: Any) -> str:
     """A card as lines of text."""
-    return "\n".join(f"{key:14} {value}" for key, value in card.model_dump().items())
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return "; ".join(f"{key}: {text(part)}" for key, part in value.items())
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return "\n".join(f"{key:14} {text(value)}" for key, value in card.model_dump().items())
 
 
 @data_app.command("prepare")
 def data_prepare(
     reader: Annotated[str, typer.Argument(help="taobao, tmall, complete_journey or table")],
-    path: Annotated[Path | None, typer.Argument(help="the raw file; none for complete_journey")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="the raw file; for table also several, a folder, or - for standard input"),
+    ] = None,
     name: Annotated[str, typer.Option(help="name to store it under; by default the reader's")] = "",
     on_bad_rows: Annotated[Literal["refuse", "skip"], typer.Option(help="refuse, or skip and count")] = "refuse",
     user: Annotated[str, typer.Option(help="table: column with the user")] = "",
@@ -83,8 +95,30 @@ def data_prepare(
     time: Annotated[str, typer.Option(help="table: column with the time or order")] = "",
     behaviour: Annotated[str, typer.Option(help="table: column with the behaviour")] = "",
     keep: Annotated[str, typer.Option(help="table: behaviours to keep, separated by commas")] = "",
+    label: Annotated[str, typer.Option(help="table: column that says which impressions were clicked, 1 or 0")] = "",
+    group: Annotated[str, typer.Option(help="table: column with a group of the item, for example its city")] = "",
+    columns: Annotated[str, typer.Option(help="table: names of the fields of a file without header, in order")] = "",
+    separator: Annotated[str, typer.Option(help="table: between fields, where the one found is wrong")] = "",
+    quotes: Annotated[bool | None, typer.Option(help="table: whether fields are quoted; found by itself")] = None,
+    encoding: Annotated[str, typer.Option(help="table: for example cp1251; UTF-8 and UTF-16 are found")] = "",
+    time_form: Annotated[
+        str, typer.Option(help="table: day-first, month-first, milliseconds, … or a pattern such as %d.%m.%y")
+    ] = "",
+    ties: Annotated[
+        Literal["shuffle", "file"], typer.Option(help="table: order of a user's rows of equal time")
+    ] = "shuffle",
+    copies: Annotated[Literal["keep", "drop"], typer.Option(help="table: exact copies of rows")] = "keep",
+    ids: Annotated[
+        Literal["keep", "tidy"], typer.Option(help="table: tidy joins ids that differ only in blanks or .0")
+    ] = "keep",
+    leave_out_users: Annotated[str, typer.Option(help="table: users to leave out, separated by commas")] = "",
+    longest_user: Annotated[
+        int | None, typer.Option(min=1, help="table: leave out users with more rows than this")
+    ] = None,
+    since: Annotated[str, typer.Option(help="table, taobao: rows from this time on, a date or a number")] = "",
+    until: Annotated[str, typer.Option(help="table, taobao: rows before this time")] = "",
 ) -> None:
-    """Read a raw log into the store and print its data card.
+    """Read a raw log into the store and print its data card: what was found, kept and is to be looked at.
 
     Example: dare data prepare taobao UserBehavior.csv --name taobao
 
@@ -92,19 +126,15 @@ def data_prepare(
     """
     from dare_core.data.logs import prepare
 
-    columns: dict[str, Any] = {
-        key: value
-        for key, value in {
-            "user": user,
-            "item": item,
-            "category": category,
-            "time": time,
-            "behaviour": behaviour,
-            "keep": tuple(part.strip() for part in keep.split(",") if part.strip()),
-        }.items()
-        if value
+    given = locals()
+    lists = ("keep", "columns", "leave_out_users")
+    options: dict[str, Any] = {
+        option: tuple(part.strip() for part in value.split(",") if part.strip()) if option in lists else value
+        for option, value in given.items()
+        if option not in ("reader", "paths", "name", "on_bad_rows", "prepare")
+        and value not in ("", None, DEFAULTS.get(option))
     }
-    log = prepare(reader, path, name=name or reader, on_bad_rows=on_bad_rows, **columns)
+    log = prepare(reader, paths or None, name=name or reader, on_bad_rows=on_bad_rows, **options)
     say(card_lines(log.card))
 
 
@@ -385,6 +415,9 @@ def runs_remove(key: Key) -> None:
 
 def main() -> None:
     """Run the command line: bad input is one sentence on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console without the letter prints a question mark
+            stream.reconfigure(errors="replace")
     try:
         app()
     except InputError as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from dare_core.errors import InputError
+
 HELD = ("logs", "runs", "language", "book")
 """Folders of a store: a folder named `store` without one of them is another program's."""
 
@@ -28,7 +30,10 @@ def store_root() -> Path:
     That folder is the nearest one, upwards from the working folder, that has a store or is the project's root; the
     working folder itself where there is none.
     """
-    if place := os.environ.get("DARE_STORE"):
+    place = os.environ.get("DARE_STORE")
+    if place is not None:
+        if not place.strip():
+            raise InputError("DARE_STORE is set, but empty: let it name the folder of the store, or unset it.")
         return Path(place).expanduser().resolve()
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if _has_store(folder)), here) / "store"
@@ -43,6 +48,13 @@ def _has_store(folder: Path) -> bool:
         return False
 
 
+def unwritable(error: OSError) -> InputError:
+    """What to say where the store cannot be written."""
+    return InputError(
+        f"the store '{store_root()}' cannot be written ({error.strerror or error}): name another one in DARE_STORE."
+    )
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process or thread at a time work at `path`, which lies in the store.
@@ -50,9 +62,16 @@ def locked(path: Path) -> Iterator[None]:
     The lock is a file in `.locks` that the system releases when its process ends, however it ends; it may stay.
     """
     lock = store_root() / ".locks" / path.parent.name / f"{path.name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        held.acquire()
+    except OSError as error:
+        raise unwritable(error) from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 @contextmanager
@@ -74,16 +93,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; on success it becomes `path`.
 
-    When another process finished the same folder first, that one is kept: both hold the same content.
+    When another process finished the same folder first, that one is kept: both hold the same content. With `replace`
+    the older folder goes instead, between two renames; whoever reads at that moment waits at the lock of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
     try:
         yield temporary
         temporary.chmod(0o755)
+        older = temporary.with_name(f"{temporary.name}-older")
+        if replace and path.is_dir():
+            path.rename(older)
         try:
             temporary.rename(path)
         except OSError:
@@ -91,6 +114,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary.with_name(f"{temporary.name}-older"), ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:

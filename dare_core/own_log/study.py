@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -41,6 +41,7 @@ BEYOND = 10
 """Clicks beyond the history that a user must have, as published: 210 for a history of 200; as many again at most."""
 WIDE, HALF = "TWIN, twice as wide", "DARE, half the attention size"
 AUTO = "auto"
+T = TypeVar("T")
 
 Config = settings.YourOwnLogConfig
 
@@ -63,17 +64,29 @@ def demonstration_file(config: Config) -> Path:
 
 def reader_options(config: Config) -> dict[str, Any]:
     """What the reader of tables is asked for, as its own options."""
-    try:
-        further = json.loads(config.reading or "{}")
-    except ValueError as error:
-        raise InputError(f"reading: {config.reading!r} is not JSON ({error}).") from error
     names = ("user", "item", "category", "time", "behaviour", "group", "since", "until")
     given = {name: getattr(config, name) for name in names if getattr(config, name)}
     if kept := tuple(value.strip() for value in config.keep.split(",") if value.strip()):
         given["keep"] = kept
     if config.clicked:
         given["label"] = config.clicked
-    return given | dict(further)
+    return given | from_json(config.reading or "{}", dict, "reading")
+
+
+def paths_of(config: Config) -> list[str]:
+    """The files that are read: one, or a JSON list of several."""
+    return from_json(config.path, list, "path") if config.path.startswith("[") else [config.path]
+
+
+def from_json(text: str, kind: type[T], name: str) -> T:
+    """A parameter that is written as JSON. Raises InputError where it is not, or of another kind."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name}: {text!r} is not JSON ({error}).") from error
+    if not isinstance(value, kind):
+        raise InputError(f"{name}: {text!r} is not a JSON {'object' if kind is dict else 'list'}.")
+    return value
 
 
 def name_of(config: Config, options: Mapping[str, Any]) -> str:
@@ -81,8 +94,9 @@ def name_of(config: Config, options: Mapping[str, Any]) -> str:
     keep their logs apart."""
     if config.logs != AUTO:
         return config.logs
-    place = config.path if config.path == "-" else str(Path(config.path).expanduser().resolve())
-    letters = (letter if letter.isalnum() and letter.isascii() else "-" for letter in Path(config.path).stem)
+    paths = paths_of(config)
+    place = [path if path == "-" else str(Path(path).expanduser().resolve()) for path in paths]
+    letters = (letter if letter.isalnum() and letter.isascii() else "-" for letter in Path(paths[0]).stem)
     stem = "".join(letters).strip("-")[:40] or "log"
     return f"{stem}-{short_hash(canonical_json([place, dict(options), config.on_bad_rows]))[:8]}"
 
@@ -101,7 +115,7 @@ def prepare_file(config: Config) -> Log:
     if not config.path:
         config = config.model_copy(update={"path": str(demonstration_file(config))})
         options = {"user": "visitor", "item": "page", "category": "section"}
-    return prepare("table", config.path, name=name_of(config, options), on_bad_rows=config.on_bad_rows, **options)
+    return prepare("table", paths_of(config), name=name_of(config, options), on_bad_rows=config.on_bad_rows, **options)
 
 
 # --- sizes --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -164,9 +165,12 @@ def write_table(path: Path, table: SampleTable) -> None:
 def read_table(path: Path) -> SampleTable:
     """Read what `write_table` wrote."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with stored:
             return SampleTable(*(stored[column.name] for column in fields(SampleTable)))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} does not hold samples, as `dare official import` writes them: {error}.") from error
 
 

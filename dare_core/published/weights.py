@@ -8,6 +8,7 @@ are let through.
 import json
 import pickle
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -58,9 +59,12 @@ def read_batch(path: Path, config: OfficialConfig) -> tuple[Batch, Tensor]:
     `history_items` and `history_categories` (B, max_length), 0 being padding."""
     names = ("item", "category", "label", "history_items", "history_categories")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with stored:
             arrays = {name: stored[name] for name in names}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} is not a batch with the arrays {', '.join(names)}: {error}.") from error
     samples = len(arrays["item"]) if arrays["item"].ndim else 0
     limits = {"label": 2, "item": config.item_n, "history_items": config.item_n}

@@ -330,7 +330,9 @@ class YourOwnLogConfig(StudyConfig):
     """Parameters of Your own log: the file, what it holds, and what is done with it; 0 is chosen from the log."""
 
     logs: str = Field("auto", description="name of the log; auto: the file's name and a hash")
-    path: str = Field("", description="file or folder; without one the prepared log, or Complete Journey")
+    path: str = Field(
+        "", description="file, folder or JSON list of files; without one the prepared log, or Complete Journey"
+    )
     user: str = Field("user", description="column with the user")
     item: str = Field("item", description="column with the item")
     category: str = Field("", description="column with the item's category; none when empty")
