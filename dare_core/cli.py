@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
+from dare_core import options
 from dare_core.errors import InputError
 from dare_core.published.cli import official_app
 
@@ -30,9 +31,17 @@ runs_app = typer.Typer(no_args_is_help=True, help="The stored training runs.\n\n
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", help="a setting of the study, key=value; may be given again")
 ]
-DEFAULTS = {"ties": "shuffle", "copies": "keep", "ids": "keep"}
-"""Options of a reader that are not passed on where they say nothing new."""
 Key = Annotated[str, typer.Argument(help="the run's key, or the start of it")]
+READING = (
+    "columns", "separator", "quotes", "encoding", "time_form", "ties", "copies", "ids", "leave_out_users",
+    "longest_user",
+)  # fmt: skip
+"""Options of `dare diagnose` that say how a file is read."""
+STUDIED = (
+    "user", "item", "category", "time", "behaviour", "keep", "since", "until", "on_bad_rows", "split", "all_users",
+    "show_ids", "seeds", "seed",
+)  # fmt: skip
+"""Options of `dare diagnose` that are parameters of its chapter under the same name."""
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 app.add_typer(official_app, name="official")
@@ -83,58 +92,43 @@ def card_lines(card: Any) -> str:
 @data_app.command("prepare")
 def data_prepare(
     reader: Annotated[str, typer.Argument(help="taobao, tmall, complete_journey or table")],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="the raw file; for table also several, a folder, or - for standard input"),
-    ] = None,
+    paths: options.Paths = None,
     name: Annotated[str, typer.Option(help="name to store it under; by default the reader's")] = "",
-    on_bad_rows: Annotated[Literal["refuse", "skip"], typer.Option(help="refuse, or skip and count")] = "refuse",
-    user: Annotated[str, typer.Option(help="table: column with the user")] = "",
-    item: Annotated[str, typer.Option(help="table: column with the item")] = "",
-    category: Annotated[str, typer.Option(help="table: column with the category")] = "",
-    time: Annotated[str, typer.Option(help="table: column with the time or order")] = "",
-    behaviour: Annotated[str, typer.Option(help="table: column with the behaviour")] = "",
-    keep: Annotated[str, typer.Option(help="table: behaviours to keep, separated by commas")] = "",
-    label: Annotated[str, typer.Option(help="table: column that says which impressions were clicked, 1 or 0")] = "",
-    group: Annotated[str, typer.Option(help="table: column with a group of the item, for example its city")] = "",
-    columns: Annotated[str, typer.Option(help="table: names of the fields of a file without header, in order")] = "",
-    separator: Annotated[str, typer.Option(help="table: between fields, where the one found is wrong")] = "",
-    quotes: Annotated[bool | None, typer.Option(help="table: whether fields are quoted; found by itself")] = None,
-    encoding: Annotated[str, typer.Option(help="table: for example cp1251; UTF-8 and UTF-16 are found")] = "",
-    time_form: Annotated[
-        str, typer.Option(help="table: day-first, month-first, milliseconds, … or a pattern such as %d.%m.%y")
-    ] = "",
-    ties: Annotated[
-        Literal["shuffle", "file"], typer.Option(help="table: order of a user's rows of equal time")
-    ] = "shuffle",
-    copies: Annotated[Literal["keep", "drop"], typer.Option(help="table: exact copies of rows")] = "keep",
-    ids: Annotated[
-        Literal["keep", "tidy"], typer.Option(help="table: tidy joins ids that differ only in blanks or .0")
-    ] = "keep",
-    leave_out_users: Annotated[str, typer.Option(help="table: users to leave out, separated by commas")] = "",
-    longest_user: Annotated[
-        int | None, typer.Option(min=1, help="table: leave out users with more rows than this")
-    ] = None,
-    since: Annotated[str, typer.Option(help="table, taobao: rows from this time on, a date or a number")] = "",
-    until: Annotated[str, typer.Option(help="table, taobao: rows before this time")] = "",
+    on_bad_rows: options.OnBadRows = "refuse",
+    user: options.User = "",
+    item: options.Item = "",
+    category: options.Category = "",
+    time: options.Time = "",
+    behaviour: options.Behaviour = "",
+    keep: options.Keep = "",
+    label: options.Label = "",
+    group: Annotated[str, typer.Option(help="column with a group of the item, for example its city")] = "",
+    columns: options.Columns = "",
+    separator: options.Separator = "",
+    quotes: options.Quotes = None,
+    encoding: options.Encoding = "",
+    time_form: options.TimeForm = "",
+    ties: options.Ties = "shuffle",
+    copies: options.Copies = "keep",
+    ids: options.Ids = "keep",
+    leave_out_users: options.LeaveOutUsers = "",
+    longest_user: options.LongestUser = None,
+    since: options.Since = "",
+    until: options.Until = "",
 ) -> None:
     """Read a raw log into the store and print its data card: what was found, kept and is to be looked at.
+
+    All options but --name and --on-bad-rows are those of the reader `table`; taobao takes --since and --until too.
 
     Example: dare data prepare taobao UserBehavior.csv --name taobao
 
     Example: dare data prepare table clicks.csv --user visitor --item page --category section --name mine
     """
+    own = {"reader": reader, "paths": paths, "name": name, "on_bad_rows": on_bad_rows}
+    asked = options.given({key: value for key, value in locals().items() if key not in (*own, "own")})
     from dare_core.data.logs import prepare
 
-    given = locals()
-    lists = ("keep", "columns", "leave_out_users")
-    options: dict[str, Any] = {
-        option: tuple(part.strip() for part in value.split(",") if part.strip()) if option in lists else value
-        for option, value in given.items()
-        if option not in ("reader", "paths", "name", "on_bad_rows", "prepare")
-        and value not in ("", None, DEFAULTS.get(option))
-    }
-    log = prepare(reader, paths or None, name=name or reader, on_bad_rows=on_bad_rows, **options)
+    log = prepare(reader, paths or None, name=name or reader, on_bad_rows=on_bad_rows, **asked)
     say(card_lines(log.card))
 
 
@@ -272,21 +266,33 @@ def study(
 
 @app.command()
 def diagnose(
-    path: Annotated[str, typer.Argument(help="file or folder; Complete Journey, a real log, when left out")] = "",
-    user: Annotated[str, typer.Option(help="column with the user")] = "user",
-    item: Annotated[str, typer.Option(help="column with the item")] = "item",
-    category: Annotated[str, typer.Option(help="column with the item's category")] = "",
-    time: Annotated[str, typer.Option(help="column with the time or order; file order when left out")] = "",
-    behaviour: Annotated[str, typer.Option(help="column with the behaviour")] = "",
-    keep: Annotated[str, typer.Option(help="behaviours to keep, separated by commas")] = "",
-    label: Annotated[str, typer.Option(help="impressions: column that says whether it was clicked")] = "",
+    paths: options.Paths = None,
+    user: options.User = "user",
+    item: options.Item = "item",
+    category: options.Category = "",
+    time: options.Time = "",
+    behaviour: options.Behaviour = "",
+    keep: options.Keep = "",
+    label: options.Label = "",
     negatives_within: Annotated[str, typer.Option(help="column in whose groups negatives are drawn, say city")] = "",
-    since: Annotated[str, typer.Option(help="first time that is kept")] = "",
-    until: Annotated[str, typer.Option(help="first time that is no longer kept")] = "",
-    split: Annotated[str, typer.Option(help="user: each user's last click is tested; time: the last tenth")] = "user",
+    columns: options.Columns = "",
+    separator: options.Separator = "",
+    quotes: options.Quotes = None,
+    encoding: options.Encoding = "",
+    time_form: options.TimeForm = "",
+    ties: options.Ties = "shuffle",
+    copies: options.Copies = "keep",
+    ids: options.Ids = "keep",
+    leave_out_users: options.LeaveOutUsers = "",
+    longest_user: options.LongestUser = None,
+    since: options.Since = "",
+    until: options.Until = "",
+    on_bad_rows: options.OnBadRows = "refuse",
+    split: Annotated[
+        Literal["user", "time"], typer.Option(help="user: each user's last click is tested; time: the last tenth")
+    ] = "user",
     all_users: Annotated[bool, typer.Option("--all-users", help="train on more than 120,000 samples")] = False,
-    show_ids: Annotated[bool, typer.Option("--show-ids", help="show ids of users in the report")] = False,
-    on_bad_rows: Annotated[str, typer.Option(help="refuse, or skip and count")] = "refuse",
+    show_ids: Annotated[bool, typer.Option("--show-ids", help="show ids of users")] = False,
     name: Annotated[str, typer.Option(help="name of the log; by default the file's and a hash")] = "auto",
     seeds: Annotated[int, typer.Option(help="trainings per model")] = 3,
     seed: Annotated[int, typer.Option(help="seed of the first training")] = 1,
@@ -296,20 +302,24 @@ def diagnose(
 ) -> None:
     """Say whether decoupled embeddings pay on a log of your own; leaves a report as HTML and JSON, and a notebook.
 
-    Exit status: 0 yes, a wider table does it, or no; 3 cannot tell, or stop; 2 bad input; 130 interrupted.
+    Without a file it answers for Complete Journey, a real log. Exit status: 0 yes, a wider table does it, or no;
+    3 cannot tell, or stop; 2 bad input; 130 interrupted.
 
     Example: dare diagnose clicks.csv --user visitor --item page --category section --time when
     """
+    asked = locals()
+    reading = {key: asked[key] for key in READING}
     from dare_core.studies.settings import CONFIGS
 
-    options = {
-        "path": path, "user": user, "item": item, "category": category, "time": time, "behaviour": behaviour,
-        "keep": keep, "clicked": label, "group": negatives_within, "since": since, "until": until, "split": split,
-        "all_users": all_users, "show_ids": show_ids, "on_bad_rows": on_bad_rows, "logs": name,
-        "seeds": seeds, "seed": seed,
+    files = [str(path) for path in paths or []]
+    values = {
+        "path": files[0] if len(files) == 1 else json.dumps(files) if files else "",
+        "clicked": label, "group": negatives_within, "logs": name,
+        "reading": json.dumps(options.given(reading), ensure_ascii=False),
         "command": shlex.join(["dare", *sys.argv[1:]]),
+        **{key: asked[key] for key in STUDIED},
+        **parameters(parameter),
     }  # fmt: skip
-    values = options | parameters(parameter)
     CONFIGS["your_own_log"].checked(values)  # refused before the slow imports
     from dare_core.own_log.command import diagnose as run
 

@@ -24,6 +24,7 @@ ORDER = (
     ("chapters", "chapter_store"),
     ("book",),
     ("own_log",),
+    ("options",),
     ("cli",),
 )
 """From left to right; each may import what lies further left. `language` and `published` are wings of their own."""
