@@ -10,13 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dare_core.data.samples import Batch
-from dare_core.models.click_model import (
-    PADDING_SCORE,
-    TopK,
-    content_scores,
-    masked_softmax,
-    top_k_mask,
-)
+from dare_core.models.click_model import PADDING_SCORE, TopK, content_scores, masked_softmax, top_k_mask
 from dare_core.models.embeddings import Rows, Sizes, Tables, concatenated
 from dare_core.models.results import SearchResult
 

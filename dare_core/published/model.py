@@ -4,6 +4,7 @@ Only names and shapes are dealt with here; what is computed is `models.click_mod
 files are `weights`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.models.attention import LearnedScore, PositionTwice, SplitFromTheEnd
+from dare_core.models.attention import LearnedScore, PositionTwice
 from dare_core.models.click_model import TWIN_TABLES, WIDTHS, ClickModel, Form, Head, ScaledDotProduct
-from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, concatenated
+from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, Rows, concatenated
 from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
 from dare_core.models.results import PooledHistory
 from dare_core.models.search import PaddedTopK, SameCategory
@@ -36,6 +37,27 @@ PARTS = (
     ("attention_model.main_model.1.", "score.activation."),
     ("attention_model.main_model.2.", "score.out."),
 )
+
+
+class SplitFromTheEnd(nn.Module):
+    """The published score where its split between content and position is not at the position's own size.
+
+    The vectors of all fields are concatenated; the last `last` numbers are scaled by 1 / sqrt(last), those before
+    them by 1 / sqrt(their number): not a number where nothing is left (published code, "large embedding, small
+    output" from d = 48 on). In hard search (`position_twice`) the first part takes the whole vector.
+    """
+
+    def __init__(self, last: int, position_twice: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.position_twice = position_twice
+
+    def forward(self, target: Rows, behaviour: Rows) -> Tensor:
+        """Scores (H, C, N)."""
+        q, k = concatenated(target), concatenated(behaviour).mT
+        first = q.shape[-1] if self.position_twice else max(q.shape[-1] - self.last, 0)
+        content = q[..., :first] @ k[..., :first, :] / math.sqrt(first)
+        return content + q[..., -self.last :] @ k[..., -self.last :, :] / math.sqrt(self.last)
 
 
 class MeanHistory(ClickModel):
@@ -61,7 +83,7 @@ class MeanHistory(ClickModel):
         parts = {"target_aware": [v, h, product], "concatenation": [v, h], "product": [product]}
         return torch.cat(parts[self.form], -1)
 
-    def in_one_pass(self, batch: Batch) -> bool:
+    def in_one_pass(self) -> bool:
         """Never."""
         return False
 

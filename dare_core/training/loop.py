@@ -275,7 +275,7 @@ def train_step(
     if recorder is not None:
         recorder.listen(output.vectors, batch)
     loss.backward()
-    model.combine_gradients()
+    model.embeddings.combine_gradients()
     if recorder is not None:
         recorder.record()
     steps.step()
