@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from dare_core.models.click_model import (
     TopK,
 )
 from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, Sizes, Tables
-from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
+from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, multilayer
 from dare_core.models.search import ClusterAttention, Hamming, OwnTables, PaddedTopK, SameCategory, SignatureBuckets
 
 
@@ -246,7 +247,7 @@ MODELS: dict[str, ModelSpec] = {
     "large embedding with small output": ModelSpec(
         "published code; paper, appendix C, whose score splits the fields elsewhere",
         f"tables twice as wide, and bias-free maps a field down to the size, {BOTH}",
-        maps=lambda context: FieldMaps(context.tables, by_module, FIELDS, linear_to(context.size)),
+        maps=lambda context: FieldMaps(context.tables, by_module, FIELDS, partial(linear, out=context.size)),
         table_factor=2,
         cost=Cost("3 K_A N, and 6 K_A² N for the maps", lambda size, length: 3 * size + 6 * size**2),
     ),

@@ -13,9 +13,9 @@ from dare_core.evaluation.retrieval import (
     mean_known,
     retrieve,
     retrieve_by_rule,
-    same_category,
 )
 from dare_core.models.click_model import ClickModel
+from dare_core.models.search import same_category
 from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import columns
