@@ -26,7 +26,7 @@ from dare_core.data.samples import Clicks, Samples
 from dare_core.data.worlds import WorldConfig
 from dare_core.evaluation.discriminability import CLUSTERS, cluster, discriminability
 from dare_core.evaluation.intervals import user_groups
-from dare_core.evaluation.relevance import GainRule, judged_gains, relevance_counts
+from dare_core.evaluation.relevance import GainRule, cells, relevance_counts
 from dare_core.evaluation.retrieval import ndcg, retrieve_by_rule
 
 OUT = Path(__file__).parent / "results" / "analyses.json"
@@ -71,8 +71,10 @@ def ranked(samples: Samples) -> Callable[[], object]:
 
     def mean() -> np.ndarray:
         total, count = np.zeros(order.shape[-1]), 0
-        for found, kept, gains in judged_gains(samples, test, GainRule(700, 10, HISTORY)):
-            values = ndcg(gains[kept], order[found.row, found.candidate][kept])
+        rule = GainRule(700, 10, HISTORY)
+        for found in cells(samples, test, rule.least_samples):
+            gains = np.where(rule.thin(found), 0.0, found.information)
+            values = ndcg(gains, order[found.row, found.candidate])
             known = ~np.isnan(values[:, -1])
             total, count = total + values[known].sum(0), count + int(known.sum())
         return total / max(count, 1)

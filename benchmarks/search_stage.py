@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import figure_line, write_figures
 
-from dare_core.evaluation.search_stage import measure
+from dare_core.studies.search_stage import measure
 
 OUT = Path(__file__).parent / "results" / "search_stage.json"
 

@@ -74,7 +74,7 @@ def our_steps(samples: Samples, counts: Counts) -> Iterator[None]:
             steps.prepare(batch)
             main, auxiliary = model.losses(model.compute(batch))
             (main + auxiliary).backward()
-            model.combine_gradients()
+            model.embeddings.combine_gradients()
             steps.step()
             yield
 

@@ -99,8 +99,8 @@ MUTANTS = [
     Mutant(
         "Holm without correction",
         "dare_core/evaluation/intervals.py",
-        "remake(name, 1 - (1 - LEVEL) / left)",
-        "remake(name, LEVEL)",
+        "interval(comparisons[name], 1 - (1 - LEVEL) / left)",
+        "interval(comparisons[name], LEVEL)",
         "intervals",
     ),
     Mutant(

@@ -27,7 +27,7 @@ def least(x: int) -> int:
 def test_the_modules_that_compute_a_run_and_no_others() -> None:
     found = {name.removeprefix("dare_core.") for name in modules_behind(runs.CODE)}
     assert {"training.loop", "data.samples", "config", "models.click_model", "training.row_adam"} <= found
-    assert {"evaluation.metrics", "models.kernels.learned_score", "models.kernels.loss"} <= found
+    assert {"evaluation.metrics", "models.kernels.fused", "models.kernels.lookup"} <= found
     left_out = {"schedule", "files", "errors", "training.devices", "training.runs", "training.store", "data.logs"}
     left_out |= {"report.claims", "cli"}
     assert not found & left_out and all((FOLDER / f"{name.replace('.', '/')}.py").is_file() for name in left_out)

@@ -1,6 +1,4 @@
-"""What is computed in one node of the graph equals its parts one by one: tables to pooled histories, and the heads."""
-
-import copy
+"""What is computed in one node of the graph equals its parts one by one, from the tables to the pooled histories."""
 
 import pytest
 import torch
@@ -8,7 +6,7 @@ from conftest import random_batch
 from torch import nn
 
 from dare_core.config import ModelConfig, TrainingConfig
-from dare_core.models.click_model import ClickModel, Head, Output
+from dare_core.models.click_model import ClickModel, Output
 from dare_core.models.embeddings import Counts
 from dare_core.models.zoo import build_model
 
@@ -38,9 +36,9 @@ def step(model: ClickModel, batch: object) -> tuple[Output, dict[str, torch.Tens
 def test_one_pass_equals_the_parts(name: str, shortest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = random_batch(length=30, items=40, shortest=shortest)
     model = build(name)
-    assert model.in_one_pass(batch)
+    assert model.in_one_pass()
     output, gradients = step(model, batch)
-    monkeypatch.setattr(ClickModel, "in_one_pass", lambda self, batch: False)
+    monkeypatch.setattr(ClickModel, "in_one_pass", lambda self: False)
     plain, expected = step(build(name), batch)
     for field in ("logits", "auxiliary_logits", "scores", "weights", "features"):
         torch.testing.assert_close(getattr(output, field), getattr(plain, field), rtol=0, atol=1e-11)
@@ -60,26 +58,10 @@ def test_of_equal_scores_the_newest_are_retrieved() -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_compositions_keep_to_their_parts(name: str) -> None:
-    assert not build_model(ModelConfig(name=name, size=6), COUNTS).in_one_pass(random_batch(length=30, items=40))
+    assert not build_model(ModelConfig(name=name, size=6), COUNTS).in_one_pass()
 
 
 def test_recorded_gradients_keep_to_the_parts() -> None:
     model = build("TWIN")
     model.embeddings.apart = True
-    assert not model.in_one_pass(random_batch(length=30, items=40))
-
-
-def test_a_head_in_one_node_equals_its_layers() -> None:
-    torch.manual_seed(0)
-    one = Head(12, 20, 8).double()
-    parts = copy.deepcopy(one)
-    features = torch.randn(5, 3, 12, dtype=torch.float64, requires_grad=True)
-    again = features.detach().clone().requires_grad_()
-    weights = torch.randn(5, 3, 2, dtype=torch.float64)
-    (one(features) * weights).sum().backward()
-    (nn.Sequential.forward(parts, again.flatten(0, 1)).unflatten(0, (5, 3)) * weights).sum().backward()
-    torch.testing.assert_close(features.grad, again.grad)
-    for (name, a), b in zip(one.named_parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, msg=name)
-    for (name, a), b in zip(one.state_dict().items(), parts.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
+    assert not model.in_one_pass()

@@ -126,7 +126,7 @@ def test_equalised_gradients_against_two_mirrored_tables() -> None:
         for model in (built, mirror):
             model.zero_grad()
             sum(model.losses(model.compute(batch))).backward()
-            model.combine_gradients()
+            model.embeddings.combine_gradients()
         for field in FIELDS:
             attention, representation = (mirror.embeddings.table((m, "target"), field).grad for m in MODULES)
             both = attention * (representation.norm() / attention.norm()) + representation
@@ -142,7 +142,7 @@ def test_equalised_gradients_against_two_mirrored_tables() -> None:
 
 def test_recording_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit: a recorder listens to the parts of the graph, so both are trained part by part."""
-    monkeypatch.setattr(ClickModel, "in_one_pass", lambda self, batch: False)
+    monkeypatch.setattr(ClickModel, "in_one_pass", lambda self: False)
     log = make_log()
     splits = make_samples(log, SMALL_SAMPLES, 1)
     results = []

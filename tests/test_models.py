@@ -34,7 +34,7 @@ def backward(built, output) -> None:
     """The two losses' gradients, combined as before a step of training."""
     main, auxiliary = built.losses(output)
     (main + auxiliary).backward()
-    built.combine_gradients()
+    built.embeddings.combine_gradients()
 
 
 WITH_TOP_K = [name for name in MODELS if hasattr(model(name).search, "top_k")]

@@ -71,7 +71,7 @@ def both(name: str, double: bool = True) -> tuple:
 def one_step(model, batch: Batch, scale: float) -> None:
     """Forward and backward, the gradient scaled."""
     (sum(model.losses(model.compute(batch))) * scale).backward()
-    model.combine_gradients()
+    model.embeddings.combine_gradients()
 
 
 @pytest.mark.parametrize("name", MODELS)

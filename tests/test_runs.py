@@ -59,8 +59,8 @@ def test_computed_once_then_read(store: RunStore, log: Log) -> None:
     assert first.key == second.key and first.history == second.history
     assert np.array_equal(first.test_probability, second.test_probability)
     assert second.gradients is not None and first.gradients is not None
-    for name, values in first.gradients.arrays().items():
-        assert np.array_equal(values, second.gradients.arrays()[name]), name
+    for name, values in vars(first.gradients).items():
+        assert np.array_equal(values, vars(second.gradients)[name]), name
     again = predict(second.model(log), store.samples(CONFIG)["test"], CONFIG.training)
     assert np.array_equal(again, second.test_probability)
 

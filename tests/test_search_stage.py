@@ -8,10 +8,10 @@ import torch
 from conftest import random_batch
 
 from dare_core.config import ModelConfig
-from dare_core.evaluation.search_stage import add_up, measure, search
 from dare_core.models.click_model import ScaledDotProduct, top_k_mask
 from dare_core.models.embeddings import Counts, Rows
 from dare_core.models.zoo import build_model
+from dare_core.studies.search_stage import add_up, measure, search
 
 CONTENT = ("item", "category")
 
@@ -73,7 +73,7 @@ def test_an_empty_history() -> None:
 
 
 def test_times_of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dare_core.evaluation.search_stage.USERS_BYTES", 2**20)
+    monkeypatch.setattr("dare_core.studies.search_stage.USERS_BYTES", 2**20)
     for threads in (1, 2):
         times = measure(200, (8, 4), rounds=3, threads=threads)
         assert [(t.length, t.size) for t in times] == [(200, 8), (200, 4)]

@@ -277,7 +277,8 @@ def test_the_rules_are_tried_on_identical_models() -> None:
     """On a log that was not generated: the unit is users and seeds."""
     log = make_log(users=60, shortest=25)
     store = RunStore(progress=False)
-    store._logs["by_hand"] = _Opened(replace(log, card=log.card.model_copy(update={"kind": "published log"})))
+    opened = _Opened(replace(log, card=log.card.model_copy(update={"kind": "published log"})))
+    store._open = lambda name: opened
     small = {"history": 20, "targets": 4, "spacing": 3, "shortest_user": 25, "epochs": 1, "seeds": 2, "size": 4}
     experiment = Experiment(MethodConfig.checked({**small, "logs": "by_hand"}), "by_hand", store)
     rows = identical_rows(experiment, 3)

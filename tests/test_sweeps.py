@@ -16,12 +16,12 @@ from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, user_groups
 from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
-from dare_core.evaluation.search_stage import SearchTime
 from dare_core.models.zoo import ClickModel, build_model
 from dare_core.report.claims import LedgerRow
 from dare_core.studies import efficiency, scores
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import at_own_best, made_with, own_best
+from dare_core.studies.search_stage import SearchTime
 from dare_core.studies.settings import RetrievalNumberConfig, SearchEfficiencyConfig, StudyConfig, numbers
 from dare_core.training.runs import RunStore, counts_of
 
@@ -41,7 +41,7 @@ def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[[Good], list[RunConfig]
     """Make every run perfect (AUC 1) where the given function of its configuration says so, else 0.5; and let the
     models have learned."""
     monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
-    monkeypatch.setattr("dare_core.evaluation.search_stage.USERS_BYTES", 2**16)
+    monkeypatch.setattr("dare_core.studies.search_stage.USERS_BYTES", 2**16)
 
     def use(good: Good) -> list[RunConfig]:
         asked: list[RunConfig] = []

@@ -15,11 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dare_core.data.samples import Samples
+from dare_core.evaluation.retrieval import blocks
+from dare_core.models.search import same_category
 
 DECAY = 10.0
 """Positions after which a same-category behaviour counts 1/e."""
-BLOCK = 4_096
-
 Features = dict[str, np.ndarray]
 
 
@@ -27,15 +27,12 @@ def rule_features(samples: Samples, counts: np.ndarray) -> Features:
     """Features (H, C) of every candidate; `counts` (items + 1,) are the clicks of items in training."""
     decay = torch.exp(-torch.arange(samples.history - 1, -1, -1) / DECAY)
     parts: dict[str, list[Tensor]] = {"item in history": [], "category count": [], "category decayed": []}
-    for at in range(0, len(samples), BLOCK):
-        batch = samples.batch(slice(at, at + BLOCK))
+    for batch in blocks(samples):
         same_item = batch.target_items.unsqueeze(-1) == batch.history_items.unsqueeze(1)
-        same_category = (
-            batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)
-        ) & batch.valid.unsqueeze(1)
+        same = same_category(batch)
         parts["item in history"].append(same_item.any(-1).float())
-        parts["category count"].append(same_category.sum(-1).float())
-        parts["category decayed"].append(same_category.float() @ decay)
+        parts["category count"].append(same.sum(-1).float())
+        parts["category decayed"].append(same.float() @ decay)
     features = {name: torch.cat(blocks).double().numpy() for name, blocks in parts.items()}
     features["popularity"] = np.log1p(counts[samples.items.numpy()])
     features["item unseen in training"] = (~samples.seen.numpy()).astype(np.float64)
@@ -55,18 +52,16 @@ RULES: dict[str, Callable[[Features], np.ndarray]] = {
 
 def fit_regression(known: Features, labels: np.ndarray) -> Callable[[Features], np.ndarray]:
     """Logistic regression on the features, fitted to samples that are not tested; gives probabilities."""
-    names = list(known)
 
     def matrix(features: Features) -> np.ndarray:
-        columns = [np.log1p(features[name]).ravel() for name in names]
-        return np.stack(columns, 1)
+        return np.stack([np.log1p(features[name]) for name in known], -1)  # (H, C, F)
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-    model.fit(matrix(known), labels.ravel())
+    model.fit(matrix(known).reshape(labels.size, -1), labels.ravel())
 
     def probability(features: Features) -> np.ndarray:
-        shape = features[names[0]].shape
-        return model.predict_proba(matrix(features))[:, 1].reshape(shape)
+        values = matrix(features)
+        return model.predict_proba(values.reshape(-1, len(known)))[:, 1].reshape(values.shape[:-1])
 
     return probability
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import xlogy
+from scipy.stats import entropy
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics.cluster import expected_mutual_information
 from threadpoolctl import threadpool_limits
@@ -103,12 +103,6 @@ def information(clicked: np.ndarray, total: np.ndarray) -> Array:
     return mutual_information(np.stack([clicked, total - clicked], -1)) * np.log(2)
 
 
-def entropy(counts: np.ndarray) -> float:
-    """Entropy in nats of counts (K,)."""
-    n = counts.sum()
-    return float(np.log(n) - xlogy(counts, counts).sum() / n)
-
-
 def leave_one_out(counts: np.ndarray) -> np.ndarray:
     """(G + 1, K): the sum of counts (G, K), then that sum without each of the G groups (none if G = 1)."""
     whole = counts.sum(0, keepdims=True)
@@ -150,13 +144,8 @@ def discriminability(
     total = count(clusters)
     clicked = count(clusters[:, 0])
     generator = np.random.default_rng(seed)
-    every = np.arange(targets)
-    chance = np.stack(
-        [
-            information(count(clusters[every, generator.integers(candidates, size=targets)]), total)
-            for _ in range(permutations)
-        ]
-    )
+    drawn = (generator.integers(candidates, size=(targets, 1)) for _ in range(permutations))
+    chance = np.stack([information(count(np.take_along_axis(clusters, one, 1)[:, 0]), total) for one in drawn])
     plain = information(clicked, total)
     labels = np.array([targets, targets * (candidates - 1)])
     mean_entropy = (entropy(total[0]) + entropy(labels)) / 2

@@ -6,7 +6,7 @@ own, the world is the unit, and there are no groups: (W, 1). Differences, ratios
 plain arithmetic on arrays, paired by seed and by users.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,30 +127,24 @@ def wilson(share: float, count: int, level: float = LEVEL) -> Interval:
     return Interval(share, max(middle - half, 0.0), min(middle + half, 1.0), half / z, 1e6, 1, level)
 
 
-def holm_levels(parts: Mapping[str, Interval], remake: Callable[[str, float], Interval]) -> dict[str, Interval]:
-    """Intervals of several comparisons with 0 by Holm's step-down correction.
+def holm(comparisons: Mapping[str, Replicates]) -> dict[str, Interval]:
+    """Intervals of several differences by Holm's step-down correction.
 
-    The comparison that lies most standard errors from 0 is judged at level 1 - 0.05 / m, the next at
+    The difference that lies most standard errors from 0 is judged at level 1 - 0.05 / m, the next at
     1 - 0.05 / (m - 1), and so on; from the first whose interval contains 0, the level stays.
     """
 
     def p_value(name: str) -> float:
-        part = parts[name]
+        part = interval(comparisons[name])
         return float(2 * student.sf(abs(part.estimate) / max(part.standard_error, 1e-300), part.freedom))
 
     corrected: dict[str, Interval] = {}
-    left = len(parts)
-    for name in sorted(parts, key=p_value):
-        corrected[name] = remake(name, 1 - (1 - LEVEL) / left)
+    left = len(comparisons)
+    for name in sorted(comparisons, key=p_value):
+        corrected[name] = interval(comparisons[name], 1 - (1 - LEVEL) / left)
         if not corrected[name].low <= 0 <= corrected[name].high:
             left = max(left - 1, 1)
-    return {name: corrected[name] for name in parts}
-
-
-def holm(comparisons: Mapping[str, Replicates]) -> dict[str, Interval]:
-    """Intervals of several differences with Holm's correction."""
-    parts = {name: interval(values) for name, values in comparisons.items()}
-    return holm_levels(parts, lambda name, level: interval(comparisons[name], level))
+    return {name: corrected[name] for name in comparisons}
 
 
 def all_above(comparisons: Mapping[str, Replicates]) -> Interval:

@@ -302,28 +302,19 @@ class Gains:
     signed: np.ndarray  # (H, C, N) float32, the information where the behaviour makes a click more likely, else 0
 
 
-def judged_gains(train: Samples, test: Samples, rule: GainRule) -> Iterator[tuple[Cells, np.ndarray, Array]]:
-    """The cells of test candidates, which of them are judged (n,), and their gains (n, N) in bits, chunk by chunk.
+def information_gains(train: Samples, test: Samples, rule: GainRule) -> Gains:
+    """Gains of all test candidates, from the training samples.
 
     A thin cell has no gain (nothing is known of it); in the published code it keeps its gain. Histories with
     more than `most_thin` thin behaviours are not judged.
     """
-    for found in cells(train, test, rule.least_samples):
-        thin = rule.thin(found)
-        values = found.information
-        if not rule.published:
-            values = np.where(thin, 0.0, values)
-        yield found, thin.sum(1) <= rule.most_thin, values
-
-
-def information_gains(train: Samples, test: Samples, rule: GainRule) -> Gains:
-    """Gains of all test candidates, from the training samples: see `judged_gains`."""
     shape = (*test.categories.shape, test.history)
     judged = np.zeros(shape[:2], bool)
     information, above, signed = (np.zeros(shape, np.float32) for _ in range(3))
-    for found, kept, values in judged_gains(train, test, rule):
-        judged[found.row, found.candidate] = kept
-        information[found.row, found.candidate] = values
-        above[found.row, found.candidate] = np.maximum(values - found.chance, 0.0)
-        signed[found.row, found.candidate] = np.where(found.raises, values, 0.0)
+    for found in cells(train, test, rule.least_samples):
+        at, thin = (found.row, found.candidate), rule.thin(found)
+        judged[at] = thin.sum(1) <= rule.most_thin
+        values = found.information if rule.published else np.where(thin, 0.0, found.information)
+        information[at], signed[at] = values, np.where(found.raises, values, 0.0)
+        above[at] = np.maximum(values - found.chance, 0.0)
     return Gains(judged, information, above, signed)

@@ -1,6 +1,7 @@
 """Retrieval and learned attention: which behaviours a model or a baseline retrieves, the NDCG of that ranking (paper,
 4.3, figure 9, appendix E.4), and the attention a model has learned, beside the relevance in the log (figure 8)."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from dare_core.models.attention import LearnedScore
 from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import SIDES, Role, Rows
 from dare_core.models.results import SearchResult
+from dare_core.models.search import same_category
 
 HISTORIES = 512
 """Histories that are computed at once."""
@@ -37,6 +39,13 @@ def needs_items(model: ClickModel) -> bool:
     return isinstance(model.score, LearnedScore)
 
 
+def attention_vectors(used: Mapping[Role, Rows], items: bool) -> tuple[Rows, Rows]:
+    """Attention vectors of targets and of behaviours, their item fields zero without `items`."""
+    both = used["attention", "target"], used["attention", "behaviour"]
+    target, behaviour = both if items else (rows | {"item": torch.zeros_like(rows["item"])} for rows in both)
+    return target, behaviour
+
+
 @torch.no_grad()
 def search(model: ClickModel, batch: Batch, items: bool) -> SearchResult:
     """What the model's search gives for a batch.
@@ -44,23 +53,19 @@ def search(model: ClickModel, batch: Batch, items: bool) -> SearchResult:
     Without `items` the item fields of its attention vectors are zero, as the published analysis leaves them
     out: search then goes by category and position. DIN's score and the own tables of SIM (soft) keep theirs.
     """
-    used = model.embeddings(batch).used
-    target, behaviour = used["attention", "target"], used["attention", "behaviour"]
-    if not items and not needs_items(model):
-        target = target | {"item": torch.zeros_like(target["item"])}
-        behaviour = behaviour | {"item": torch.zeros_like(behaviour["item"])}
+    target, behaviour = attention_vectors(model.embeddings(batch).used, items or needs_items(model))
     return model.search(model.score(target, behaviour), target, behaviour, batch)  # type: ignore[no-any-return]
+
+
+def blocks(samples: Samples) -> Iterator[Batch]:
+    """All samples, `HISTORIES` at a time."""
+    return (samples.batch(slice(at, at + HISTORIES)) for at in range(0, len(samples), HISTORIES))
 
 
 def first_columns(keys: Tensor, kept: Tensor, top_k: int) -> np.ndarray:
     """(..., K) columns of the highest keys among those kept; -1 where there are fewer than K."""
     best = keys.masked_fill(~kept, -torch.inf).topk(min(top_k, keys.shape[-1]), -1)
     return torch.where(best.values > -torch.inf, best.indices, NOT_RETRIEVED).to(torch.int32).numpy()
-
-
-def same_category(batch: Batch) -> Tensor:
-    """(H, C, N) true for behaviours of the candidate's category."""
-    return (batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)) & batch.valid.unsqueeze(1)
 
 
 def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, items: bool = False) -> Retrieval:
@@ -70,8 +75,7 @@ def retrieve(model: ClickModel, samples: Samples, top_k: int, recent: int = 10, 
     newest positions that are not of the candidate's category. The model must be in evaluation mode.
     """
     orders, shares = [], []
-    for at in range(0, len(samples), HISTORIES):
-        batch = samples.batch(slice(at, at + HISTORIES))
+    for batch in blocks(samples):
         found = search(model, batch, items)
         orders.append(first_columns(found.scores, found.retrieved, top_k))
         other = ~same_category(batch)[..., -recent:]
@@ -84,11 +88,9 @@ def retrieve_by_rule(rule: str, samples: Samples, top_k: int, seed: int = 0) -> 
     """Behaviours that one of the baselines `RULES` retrieves; `seed` is that of "random"."""
     generator = torch.Generator().manual_seed(seed)
     orders = []
-    for at in range(0, len(samples), HISTORIES):
-        batch = samples.batch(slice(at, at + HISTORIES))
+    for batch in blocks(samples):
         same = same_category(batch)
-        newest = torch.arange(same.shape[-1], dtype=torch.float32).expand(same.shape)
-        keys = newest
+        keys = newest = torch.arange(same.shape[-1], dtype=torch.float32).expand(same.shape)
         if rule == "random":
             keys = torch.rand(same.shape, generator=generator)
         elif rule == "same category, then newest":
@@ -100,8 +102,7 @@ def retrieve_by_rule(rule: str, samples: Samples, top_k: int, seed: int = 0) -> 
 
 def same_category_counts(samples: Samples) -> np.ndarray:
     """(H, C) behaviours of each candidate's category in its history."""
-    blocks = range(0, len(samples), HISTORIES)
-    return np.concatenate([same_category(samples.batch(slice(at, at + HISTORIES))).sum(-1).numpy() for at in blocks])
+    return np.concatenate([same_category(batch).sum(-1).numpy() for batch in blocks(samples)])
 
 
 def left_out_share(order: np.ndarray, samples: Samples) -> Array:
@@ -111,9 +112,8 @@ def left_out_share(order: np.ndarray, samples: Samples) -> Array:
     rule "same category, then newest" has 0.
     """
     shares = []
-    for at in range(0, len(samples), HISTORIES):
-        part = order[at : at + HISTORIES]
-        same = same_category(samples.batch(slice(at, at + HISTORIES))).numpy()
+    for at, batch in enumerate(blocks(samples)):
+        part, same = order[at * HISTORIES :][: len(batch.target_items)], same_category(batch).numpy()
         taken = (np.take_along_axis(same, np.maximum(part, 0), -1) & (part != NOT_RETRIEVED)).sum(-1)
         room = np.minimum(same.sum(-1), order.shape[-1])
         with np.errstate(invalid="ignore"):
@@ -198,8 +198,7 @@ def learned_attention(
     `items` (T, items + 1), weights of each category's items, they are the weighted mean item embedding instead; DIN's
     score needs them. A score without position is the same at every position.
     """
-    t = len(categories)
-    ids = torch.from_numpy(np.asarray(categories)).long()
+    t, ids = len(categories), torch.from_numpy(np.asarray(categories)).long()
     rows: dict[Role, Rows] = {}
     for side in SIDES:
         role: Role = ("attention", side)
@@ -214,13 +213,10 @@ def learned_attention(
         else:
             rows[role] = {field: values.unsqueeze(1).expand(t, positions, -1) for field, values in fields.items()}
         if "position" in model.embeddings.fields:
-            table = model.embeddings.table(role, "position")
-            rows[role]["position"] = table[:1] if side == "target" else table[1 : positions + 1]
+            places = slice(1) if side == "target" else slice(1, positions + 1)
+            rows[role]["position"] = model.embeddings.table(role, "position")[places]
     used = model.embeddings.maps(rows) if model.embeddings.maps is not None else rows
-    target, behaviour = used["attention", "target"], used["attention", "behaviour"]
-    if items is None:
-        target = target | {"item": torch.zeros_like(target["item"])}
-        behaviour = behaviour | {"item": torch.zeros_like(behaviour["item"])}
+    target, behaviour = attention_vectors(used, items is not None)
     scores = model.score(target, behaviour)  # (b, c, p)
     return scores.transpose(0, 1).double().numpy()
 

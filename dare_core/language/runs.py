@@ -63,11 +63,8 @@ def language_key(config: LanguageRunConfig, fingerprint: str, code: str, torch: 
 
 def read_language_run(folder: Path) -> LanguageRun:
     """Read a stored run and verify it. Raises InputError when it is missing or damaged."""
-    record = LanguageRecord.read(folder)
-    losses = load_file(folder / LanguageRecord.FILES[0])["losses"]
-    return LanguageRun(
-        folder.name, record.config, record.history, losses, record.flat, record.parameters, record.seconds
-    )
+    r, losses = LanguageRecord.read(folder), load_file(folder / LanguageRecord.FILES[0])["losses"]
+    return LanguageRun(r.key, r.config, r.history, losses, r.flat, r.parameters, r.seconds)
 
 
 class LanguageStore(Store):

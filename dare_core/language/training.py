@@ -57,11 +57,6 @@ class LanguageTrainingConfig(Strict):
             raise ValueError(f"warm_up {self.warm_up} is not below iterations {self.iterations}")
         return self
 
-    @property
-    def constant_at_most(self) -> int:
-        """Iterations at the constant rate where the loss does not become flat."""
-        return self.iterations - max(1, round(DECAY_SHARE * self.iterations))
-
 
 class LanguageRunConfig(Strict):
     """One training run: everything that its result depends on, but for the text."""
@@ -143,10 +138,9 @@ def validation_windows(codes: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def evaluate(model: LanguageModel, windows: Tensor, at_a_time: int = 64) -> np.ndarray:
+def evaluate(model: LanguageModel, windows: Tensor) -> np.ndarray:
     """Mean loss (W,) of each stretch of windows (W, N, block + 1) in nats per character."""
-    flat = windows.flatten(0, 1)
-    losses = torch.cat([model.losses(part) for part in flat.split(at_a_time)])
+    losses = torch.cat([model.losses(part) for part in windows.flatten(0, 1).split(64)])
     return losses.double().numpy().reshape(windows.shape[:2]).mean(1)
 
 
@@ -157,12 +151,6 @@ def make_optimizer(model: LanguageModel, config: LanguageTrainingConfig) -> torc
         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.second_beta), fused=True)
-
-
-def draw_windows(codes: Tensor, count: int, block: int, generator: torch.Generator) -> Tensor:
-    """Random windows (count, block + 1) of a text (N,)."""
-    starts = torch.randint(len(codes) - block, (count, 1), generator=generator)
-    return codes[starts + torch.arange(block + 1)]
 
 
 def train_step(
@@ -183,16 +171,9 @@ def train_step(
 class _Course:
     """How long a training goes on: its final decay begins when the loss is flat, or at the latest possible time."""
 
-    settings: LanguageTrainingConfig
     decay_from: int
     end: int
     flat: bool | None
-
-    @classmethod
-    def of(cls, settings: LanguageTrainingConfig) -> "_Course":
-        """The course before the first step."""
-        flat = False if settings.schedule == "until flat" else None
-        return cls(settings, settings.constant_at_most, settings.iterations, flat)
 
     def look(self, step: int, losses: list[float]) -> None:
         """Begin the final decay after `step` where the validation losses are flat."""
@@ -216,14 +197,17 @@ def train_language(config: LanguageRunConfig, text: Text, progress: bool = True)
     model = LanguageModel(config.model, len(text.characters), config.seed)
     optimizer = make_optimizer(model, settings)
     generator = torch.Generator().manual_seed(config.seed)
-    course, history = _Course.of(settings), list[Evaluation]()
+    last = settings.iterations - max(1, round(DECAY_SHARE * settings.iterations))  # constant at most
+    course = _Course(last, settings.iterations, False if settings.schedule == "until flat" else None)
+    history = list[Evaluation]()
     loss_sum, first, step = torch.zeros(()), 0, 0
     started = time.perf_counter()
     name, quiet = f"{config.model.kind} {config.model.size}", None if progress else True
     with tqdm(total=course.end, desc=name, disable=quiet, leave=False) as bar:
         while step < course.end:
             rate = rate_at(step, settings, course.decay_from, course.end)
-            windows = draw_windows(codes, settings.batch, block, generator)
+            starts = torch.randint(len(codes) - block, (settings.batch, 1), generator=generator)
+            windows = codes[starts + torch.arange(block + 1)]
             loss_sum += train_step(model, optimizer, windows, rate, settings.clip)
             step += 1
             bar.update()

@@ -23,10 +23,7 @@ from torch import Tensor, nn
 from dare_core.data.samples import Batch
 from dare_core.models.embeddings import FIELDS, ROLES, Counts, EmbeddingScheme, Role, Rows, concatenated
 from dare_core.models.interface import Interface
-from dare_core.models.kernels.autograd import plain_cpu
 from dare_core.models.kernels.fused import can_fuse, pool_in_one_pass
-from dare_core.models.kernels.head import head_in_one_pass
-from dare_core.models.kernels.loss import cross_entropy_in_one_node
 from dare_core.models.results import TINY, Output, PooledHistory, SearchResult, full_precision
 
 # ---------------------------------------------------------------------------- tables: which set serves which role
@@ -83,12 +80,6 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.softmax(scores.masked_fill(~mask, PADDING_SCORE), -1) * mask
 
 
-def whole_history_weights(found: SearchResult) -> Tensor:
-    """Weights (H, C, N) of the auxiliary head: of all behaviours, without a search."""
-    own = found.auxiliary_weights
-    return masked_softmax(found.scores, found.considered) if own is None else own
-
-
 class TopK(nn.Module):
     """Search stage of TWIN and DARE: the K behaviours of highest attention score (2.1, 3.1)."""
 
@@ -133,18 +124,12 @@ class Head(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (H, C, 2) of features (H, C, F)."""
-        rows = features.flatten(0, 1)  # (H C, F)
-        one_pass = self.training and plain_cpu(rows) and len(rows) > 1
-        logits = head_in_one_pass(self, rows) if one_pass else super().forward(rows)  # (H C, 2)
-        return logits.unflatten(0, features.shape[:2])
+        return super().forward(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
 
 def cross_entropy(logits: Tensor) -> Tensor:
     """Mean of -log(probability of what happened + 1e-8); logits (H, C, 2), the first candidate is clicked."""
-    logits = full_precision(logits)
-    if logits.device.type == "cpu":
-        return cross_entropy_in_one_node(logits, TINY)  # computes the next two lines
-    log_probability = (torch.softmax(logits, -1) + TINY).log()  # (H, C, 2)
+    log_probability = (torch.softmax(full_precision(logits), -1) + TINY).log()  # (H, C, 2)
     return -torch.cat([log_probability[:, :1, 0], log_probability[:, 1:, 1]], 1).mean()
 
 
@@ -202,7 +187,8 @@ class ClickModel(Interface):
 
         weights = [found.weights]
         if self.training and self.auxiliary_head is not None and found.auxiliary is None:
-            weights.append(whole_history_weights(found))  # the auxiliary head pools without a search (H, C, N)
+            own = found.auxiliary_weights  # the auxiliary head pools without a search (H, C, N)
+            weights.append(masked_softmax(found.scores, found.considered) if own is None else own)
         h, *whole = (torch.cat(weights, 1) @ e).split(v.shape[1], 1)  # sum_i w_i e_i^Repr (H, C, 3 d) each (2.1, 3.2)
         return PooledHistory(v, h, (v, *whole) if whole else found.auxiliary, found, vectors)
 
@@ -212,10 +198,11 @@ class ClickModel(Interface):
 
     def compute(self, batch: Batch) -> Output:
         """All that the model computes for a batch."""
-        if self.in_one_pass(batch):
-            pooled = pool_in_one_pass(self.embeddings, batch, self.search.top_k)  # type: ignore[arg-type]
-        else:
-            pooled = self.pool(batch)
+        pooled = (
+            pool_in_one_pass(self.embeddings, batch, self.search.top_k)  # type: ignore[arg-type]
+            if self.in_one_pass()
+            else self.pool(batch)
+        )
         features = self.features(pooled.v, pooled.h)  # (H, C, 9 d)
         logits = self.main_head(features)  # (H, C, 2)
         auxiliary_logits = None
@@ -235,7 +222,7 @@ class ClickModel(Interface):
             return main, torch.zeros_like(main)
         return main, cross_entropy(output.auxiliary_logits)
 
-    def in_one_pass(self, batch: Batch) -> bool:
+    def in_one_pass(self) -> bool:
         """Whether `pool` can be one compiled node of the graph: in training on a CPU, with a scaled dot product, the K
         highest scores and both heads. It computes the same (`tests/test_fused.py`)."""
         return (
@@ -244,7 +231,6 @@ class ClickModel(Interface):
             and type(self.score) is ScaledDotProduct
             and type(self.search) is TopK
             and can_fuse(self.embeddings)
-            and plain_cpu(batch.target_items)
         )
 
 

@@ -84,10 +84,14 @@ class Tables(nn.Module):
 
     def ids(self, batch: Batch, side: Side) -> dict[str, Tensor]:
         """Rows that a batch reads: (H, C) or (H, N), positions (1,) or (N,)."""
-        position = batch.positions[side]
-        if side == "target":
-            return {"item": batch.target_items, "category": batch.target_categories, "position": position}
-        return {"item": batch.history_items, "category": batch.history_categories, "position": position}
+        items, categories = batch.target_items, batch.target_categories
+        if side == "behaviour":
+            items, categories = batch.history_items, batch.history_categories
+        return {"item": items, "category": categories, "position": batch.positions[side]}
+
+    def places(self, batch: Batch, side: Side) -> dict[str, Tensor]:
+        """The same as rows of the leaves."""
+        return self.ids(batch, side) | {field: excerpt.ranks[side] for field, excerpt in self.excerpts.items()}
 
     def leaf(self, field: str) -> Tensor:
         """The parameter that lookups read: the full table or, during a step, the rows of the batch."""
@@ -96,16 +100,10 @@ class Tables(nn.Module):
     def forward(self, batch: Batch, mirrors: Rows | None = None) -> dict[Side, Rows]:
         """Read the rows of a batch: see `Rows` for the shapes. `mirrors` are read instead of the leaves."""
         leaves = [self.leaf(field) if mirrors is None else mirrors[field] for field in self.fields]
-        rows: dict[Side, Rows] = {}
-        ids = []
-        for side in self.sides:
-            numbers = self.ids(batch, side)
-            numbers |= {field: excerpt.ranks[side] for field, excerpt in self.excerpts.items()}
-            ids.append([numbers[field] for field in self.fields])
-        found = lookup(leaves, ids)
-        for side, tensors in zip(self.sides, found, strict=True):
-            rows[side] = dict(zip(self.fields, tensors, strict=True))
-        return rows
+        numbers = [self.places(batch, side) for side in self.sides]
+        found = lookup(leaves, [[ids[field] for field in self.fields] for ids in numbers])
+        rows = (dict(zip(self.fields, tensors, strict=True)) for tensors in found)
+        return dict(zip(self.sides, rows, strict=True))
 
 
 class EmbeddingScheme(nn.Module):
@@ -177,12 +175,9 @@ class EmbeddingScheme(nn.Module):
         if mask is not None:
             history_items, history_categories = (ids * mask for ids in (history_items, history_categories))
         batch = Batch(target_items, target_categories, history_items, history_categories)
-        if target_items.device.type == "cpu":
-            for field, ids in (
-                ("item", (batch.target_items, batch.history_items)),
-                ("category", (batch.target_categories, batch.history_categories)),
-            ):
-                if any(part.numel() and not 0 <= int(part.min()) <= int(part.max()) < rows[field] for part in ids):
+        for side in SIDES if target_items.device.type == "cpu" else ():
+            for field, ids in self.tables(ROLES[1]).ids(batch, side).items():
+                if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < rows[field]:
                     raise ValueError(f"Ids of {field} must be from 0 (padding) to {rows[field] - 1}.")
         return batch
 
@@ -198,31 +193,22 @@ class EmbeddingScheme(nn.Module):
         read: dict[tuple[str, bool], dict[Side, Rows]] = {}
         rows: dict[Role, Rows] = {}
         for role in ROLES:
-            module, side = role
-            name, mirrored = self.assignment[role], self.equalised and module == "attention"
-            key = (name, mirrored)
+            key = name, mirrored = self.assignment[role], self.equalised and role[0] == "attention"
             if key not in read:  # tables shared by several roles are read once
                 read[key] = self.sets[name](batch, self.mirrors[name] if mirrored else None)
-            rows[role] = read[key][side]
+            rows[role] = read[key][role[1]]
             if self.apart:
                 rows[role] = {field: tensor.view_as(tensor) for field, tensor in rows[role].items()}
         return Vectors(rows, self.maps(rows) if self.maps is not None else rows)
 
     def combine_gradients(self) -> None:
-        """After backward, before the step: nothing, unless the scheme is `equalised`.
-
-        Then attention's gradient on each table is rescaled to the norm of representation's, over the whole
-        table, and added to it (paper, appendix C; the published code).
-        """
+        """After backward, before the step: nothing, unless the scheme is `equalised`. Then attention's gradient on each
+        table is rescaled to the norm of representation's, over the whole table, and added to it (paper, appendix C;
+        the published code)."""
         for name, mirror in self.mirrors.items():
-            tables = self.sets[name]
-            assert isinstance(tables, Tables)
             for field, leaf in mirror.items():
-                table = tables.leaf(field)
-                if leaf.grad is None or table.grad is None:
-                    continue
-                norm = leaf.grad.norm()
-                if norm > 0:
+                table = self.sets[name].leaf(field)  # type: ignore[operator]
+                if leaf.grad is not None and table.grad is not None and (norm := leaf.grad.norm()) > 0:
                     table.grad += leaf.grad * (table.grad.norm() / norm)
         self.mirrors = {}
 

@@ -1,5 +1,6 @@
 """What every click model offers besides its computation: calls on tensors of ids, initial values, parameter groups."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -18,14 +19,8 @@ class Interface(nn.Module):
     """Base of `ClickModel`, which defines `compute` and `losses`."""
 
     embeddings: EmbeddingScheme
-
-    def compute(self, batch: Batch) -> Any:
-        """All that the model computes for a batch: `click_model.Output`."""
-        raise NotImplementedError
-
-    def losses(self, output: Any) -> tuple[Tensor, Tensor]:
-        """Main and auxiliary loss of what `compute` returns."""
-        raise NotImplementedError
+    compute: Callable[[Batch], Any]
+    losses: Callable[[Any], tuple[Tensor, Tensor]]
 
     def forward(
         self,
@@ -51,8 +46,7 @@ class Interface(nn.Module):
         Tensor, shape (B,) or (B, C)
             One logit per target, usable with `binary_cross_entropy_with_logits`.
         """
-        batch = self.embeddings.batch(target_items, target_categories, history_items, history_categories, mask)
-        return click_logits(self.compute(batch).logits).view(target_items.shape)
+        return self.forward_with_auxiliary(target_items, target_categories, history_items, history_categories, mask)[0]
 
     def forward_with_auxiliary(
         self,
@@ -69,9 +63,12 @@ class Interface(nn.Module):
         """
         batch = self.embeddings.batch(target_items, target_categories, history_items, history_categories, mask)
         output = self.compute(batch)
-        auxiliary = output.auxiliary_logits
-        main = click_logits(output.logits).view(target_items.shape)
-        return main, None if auxiliary is None else click_logits(auxiliary).view(target_items.shape)
+        main, auxiliary = (
+            None if logits is None else (logits[..., 0] - logits[..., 1]).view(target_items.shape)
+            for logits in (output.logits, output.auxiliary_logits)
+        )
+        assert main is not None
+        return main, auxiliary
 
     def loss(
         self,
@@ -94,18 +91,9 @@ class Interface(nn.Module):
         return main + auxiliary
 
     def to_serving(self) -> Serving:
-        """Export the search stage and the scorer as programs that run without this package (`torch.export`).
-
-        Returns
-        -------
-        Serving
-            ``search`` (attention rows -> indices of the K behaviours retrieved) and ``scorer`` (ids and positions of
-            those -> click probability); `Serving` gives their inputs. They hold a copy of the weights.
-
-        Raises
-        ------
-        ValueError
-            For models whose search is not by the K highest scores.
+        """Export the search stage and the scorer as programs that run without this package (`torch.export`); `Serving`
+        gives their inputs. They hold a copy of the weights. Raises ValueError for models whose search is not by the K
+        highest scores.
 
         Examples
         --------
@@ -128,25 +116,26 @@ class Interface(nn.Module):
     ) -> None:
         """Draw embeddings and linear weights from N(0, scale); biases, BatchNorm and PReLU start as PyTorch has them.
 
-        Parameters
-        ----------
-        seed : int
-            Seed of the only random generator that is used; PyTorch's global one is left alone.
-        scale : float
-            Standard deviation of the initial weights.
-        everything : bool
-            Draw the scales of BatchNorm and the slopes of PReLU from N(0, scale) too, as the published code does.
-        map_initial : {"published", "xavier", "identity"}
-            Initial values of projection maps: as all other weights, or by Xavier's rule, or ones on the diagonal
-            (the latter two with biases of zero).
+        `seed` is that of the only random generator that is used; PyTorch's global one is left alone. `everything`
+        draws the scales of BatchNorm and the slopes of PReLU too, as the published code does. `map_initial` says how
+        projection maps start: as all other weights, or by Xavier's rule, or with ones on the diagonal (the latter two
+        with biases of zero).
         """
         generator = torch.Generator().manual_seed(seed)
         maps = set() if self.embeddings.maps is None else set(self.embeddings.maps.modules())
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                draw_linear(module, scale, generator)
+                if module.bias is not None:
+                    bound = module.in_features**-0.5
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+                nn.init.normal_(module.weight, 0.0, scale, generator=generator)
                 if module in maps and map_initial != "published":
-                    draw_map(module, map_initial, generator)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+                    if map_initial == "identity":
+                        nn.init.eye_(module.weight)
+                    else:
+                        nn.init.xavier_normal_(module.weight, generator=generator)
             elif isinstance(module, Tables):
                 for table in module.tables.values():
                     nn.init.normal_(table, 0.0, scale, generator=generator)
@@ -167,30 +156,3 @@ class Interface(nn.Module):
         """Everything else: heads, learned scores, maps."""
         tables = {id(table) for table in self.embedding_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in tables]
-
-    def combine_gradients(self) -> None:
-        """After the backward pass, before the step: see `EmbeddingScheme.combine_gradients`."""
-        self.embeddings.combine_gradients()
-
-
-def click_logits(logits: Tensor) -> Tensor:
-    """logit(click) - logit(no click), (H, C), of logits (H, C, 2)."""
-    return logits[..., 0] - logits[..., 1]
-
-
-def draw_linear(layer: nn.Linear, scale: float, generator: torch.Generator) -> None:
-    """Draw weights from N(0, scale), and biases by the layer's own rule."""
-    bound = layer.in_features**-0.5
-    if layer.bias is not None:
-        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-    nn.init.normal_(layer.weight, 0.0, scale, generator=generator)
-
-
-def draw_map(layer: nn.Linear, rule: MapInitial, generator: torch.Generator) -> None:
-    """Start a projection map by Xavier's rule or as the identity."""
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    if rule == "identity":
-        nn.init.eye_(layer.weight)
-    else:
-        nn.init.xavier_normal_(layer.weight, generator=generator)

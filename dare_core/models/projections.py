@@ -25,14 +25,9 @@ def by_module(role: Role) -> str:
     return role[0]
 
 
-def linear(size: int) -> nn.Module:
-    """d -> d without bias."""
-    return nn.Linear(size, size, bias=False)
-
-
-def linear_to(out: int) -> Layer:
-    """d -> out without bias."""
-    return lambda size: nn.Linear(size, out, bias=False)
+def linear(size: int, out: int | None = None) -> nn.Module:
+    """d -> `out`, or d -> d, without bias."""
+    return nn.Linear(size, out or size, bias=False)
 
 
 def multilayer(*hidden: int) -> Layer:
@@ -59,11 +54,8 @@ class FieldMaps(nn.Module):
         super().__init__()
         self.key = key
         self.mapped = fields
-        self.layers = nn.ModuleDict()
-        for role in ROLES:
-            for field in fields:
-                if self.name(role, field) not in self.layers:
-                    self.layers[self.name(role, field)] = layer(sizes[role][field])
+        widths = {self.name(role, field): sizes[role][field] for role in ROLES for field in fields}
+        self.layers = nn.ModuleDict({name: layer(size) for name, size in widths.items()})
 
     def name(self, role: Role, field: str) -> str:
         """Name of the map of a role and field."""
@@ -85,11 +77,8 @@ class JoinedMaps(nn.Module):
     def __init__(self, sizes: Mapping[Role, Sizes], key: Key) -> None:
         super().__init__()
         self.key = key
-        self.layers = nn.ModuleDict()
-        for role in ROLES:
-            if key(role) not in self.layers:
-                width = sum(sizes[role].values())
-                self.layers[key(role)] = nn.Linear(width, width)
+        widths = {key(role): sum(sizes[role].values()) for role in ROLES}
+        self.layers = nn.ModuleDict({name: nn.Linear(width, width) for name, width in widths.items()})
 
     def forward(self, rows: Mapping[Role, Rows]) -> dict[Role, Rows]:
         mapped: dict[Role, Rows] = {}

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dare_core.data.samples import Batch
-from dare_core.models.click_model import (
-    PADDING_SCORE,
-    TopK,
-    content_scores,
-    masked_softmax,
-    top_k_mask,
-)
+from dare_core.models.click_model import PADDING_SCORE, TopK, content_scores, masked_softmax, top_k_mask
 from dare_core.models.embeddings import Rows, Sizes, Tables, concatenated
 from dare_core.models.results import SearchResult
 
@@ -25,6 +19,11 @@ def highest(ranking: Tensor, k: int) -> Tensor:
     """(H, C, N) true for the K highest of a ranking without ties."""
     columns = ranking.topk(min(k, ranking.shape[-1]), -1, sorted=False).indices
     return torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device).scatter_(-1, columns, True)
+
+
+def same_category(batch: Batch) -> Tensor:
+    """(H, C, N) true for behaviours of the candidate's category."""
+    return (batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)) & batch.valid.unsqueeze(1)
 
 
 def padded_top_k_mask(scores: Tensor, valid: Tensor, k: int) -> Tensor:
@@ -58,13 +57,11 @@ class SameCategory(nn.Module):
 
     def retrieved(self, batch: Batch) -> Tensor:
         """(H, C, N) true for the retrieved behaviours."""
-        valid = batch.valid.unsqueeze(1)
-        same = (batch.target_categories.unsqueeze(-1) == batch.history_categories.unsqueeze(1)) & valid
-        length = same.shape[-1]
-        column = torch.arange(length, device=same.device)  # newest last
+        same = same_category(batch)
+        column = torch.arange(same.shape[-1], device=same.device)  # newest last
         # Padding is left of all behaviours, so it comes last by itself, its newest columns first.
-        keep = highest((column + length * same).float(), self.top_k)
-        return keep if self.retrieve_padding else keep & valid
+        keep = highest((column + same.shape[-1] * same).float(), self.top_k)
+        return keep if self.retrieve_padding else keep & batch.valid.unsqueeze(1)
 
     def forward(self, scores: Tensor, q: Rows, k: Rows, batch: Batch) -> SearchResult:
         retrieved = self.retrieved(batch)
@@ -90,9 +87,8 @@ class OwnTables(nn.Module):
     def forward(self, scores: Tensor, q: Rows, k: Rows, batch: Batch) -> SearchResult:
         rows = self.tables(batch)
         own = content_scores(rows["target"], rows["behaviour"])
-        valid = batch.valid.unsqueeze(1)
-        retrieved = self.mask(own, valid, self.top_k)
-        valid = valid.expand_as(scores)
+        retrieved = self.mask(own, batch.valid.unsqueeze(1), self.top_k)
+        valid = batch.valid.unsqueeze(1).expand_as(scores)
         h = masked_softmax(own, valid) @ concatenated(rows["behaviour"])  # (H, C, 2 d)
         auxiliary = concatenated(rows["target"]), h
         return SearchResult(scores, masked_softmax(scores, retrieved), retrieved, valid, auxiliary=auxiliary)
@@ -124,13 +120,11 @@ class Hyperplanes(nn.Module):
     @torch.no_grad()
     def forward(self, rows: Rows) -> Tensor:
         """On which side of each plane, and how far: (H, C, number) of targets, (H, N, number) of behaviours."""
-        blocks = dict(self.named_buffers())
+        planes, scaled = dict(self.named_buffers()), {field: rows[field] * self.factors[field] for field in rows}
         content = [field for field in rows if field != "position"]
-        total = torch.cat([rows[field] * self.factors[field] for field in content], -1) @ torch.cat(
-            [blocks[field] for field in content]
-        )
+        total = torch.cat([scaled[field] for field in content], -1) @ torch.cat([planes[field] for field in content])
         if "position" in rows:  # one product serves the whole batch
-            total += (rows["position"] * self.factors["position"]) @ blocks["position"]
+            total += scaled["position"] @ planes["position"]
         return total
 
 
@@ -151,11 +145,9 @@ class Hamming(nn.Module):
         """(H, C, N) true for the retrieved behaviours."""
         of_target, of_behaviour = (self.planes(rows).sign_() for rows in (q, k))
         agreement = of_target @ of_behaviour.mT  # hashes - 2 * distance: whole numbers, exact in float32
-        length = agreement.shape[-1]
-        newer = torch.arange(length, device=agreement.device) / length
-        valid = batch.valid.unsqueeze(1)
-        keep = highest((agreement + newer).masked_fill(~valid, PADDING_SCORE), self.top_k)
-        return keep if self.retrieve_padding else keep & valid
+        newer = torch.arange(agreement.shape[-1], device=agreement.device) / agreement.shape[-1]
+        keep = padded_top_k_mask(agreement + newer, batch.valid.unsqueeze(1), self.top_k)
+        return keep if self.retrieve_padding else keep & batch.valid.unsqueeze(1)
 
     def forward(self, scores: Tensor, q: Rows, k: Rows, batch: Batch) -> SearchResult:
         retrieved = self.retrieved(q, k, batch)

@@ -15,15 +15,11 @@ from dare_core.models.embeddings import concatenated
 class Serving(NamedTuple):
     """Exported programs of a model's two stages; call ``stage.module()(...)``.
 
-    Attributes
-    ----------
-    search : ExportedProgram
-        Attention rows of targets (B, D) and of behaviours (B, N, D), their fields side by side (item, category,
+    search : attention rows of targets (B, D) and of behaviours (B, N, D), their fields side by side (item, category,
         position: see `attention_rows`), and a mask (B, N), true for real behaviours -> indices (B, K) of the behaviours
         retrieved, newest first. B is any number and N any number from K on, up to the model's history where the rows
         hold positions. Where fewer than K behaviours are real, the other indices are those of padding.
-    scorer : ExportedProgram
-        Ids of targets (B,) and their categories (B,), of the retrieved items (B, K), their categories (B, K) and
+    scorer : ids of targets (B,) and their categories (B,), of the retrieved items (B, K), their categories (B, K) and
         positions (B, K), 1 being the newest behaviour -> click probability (B,). Item 0 is padding and has no weight.
     """
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from dare_core.models.click_model import (
     TopK,
 )
 from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, Sizes, Tables
-from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
+from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, multilayer
 from dare_core.models.search import ClusterAttention, Hamming, OwnTables, PaddedTopK, SameCategory, SignatureBuckets
 
 
@@ -38,13 +39,7 @@ class BuildContext:
     retrieve_padding: bool
 
 
-def top_k(context: BuildContext) -> nn.Module:
-    """The search of TWIN and DARE."""
-    return PaddedTopK(context.top_k) if context.retrieve_padding else TopK(context.top_k)
-
-
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What search computes for a target. `formula`: multiplications, with N behaviours, K_A numbers a field,
     M clusters; `multiplications`: a behaviour, from K_A and N."""
 
@@ -64,7 +59,9 @@ class ModelSpec:
     table_factor: int = 1  # size of a table's rows, in sizes of the mapped vectors
     equalised: bool = False  # gradients of attention rescaled to representation's
     score: Callable[[BuildContext], nn.Module] = lambda context: ScaledDotProduct()
-    search: Callable[[BuildContext], nn.Module] = top_k
+    search: Callable[[BuildContext], nn.Module] = lambda context: (
+        PaddedTopK(context.top_k) if context.retrieve_padding else TopK(context.top_k)
+    )
     search_fields: tuple[str, ...] = ()  # fields of the search's own tables, trained by the auxiliary loss
     form: Form = "target_aware"
     cost: Cost = Cost()
@@ -76,17 +73,24 @@ def maps_of(key: Callable[[Role], str], *fields: str, layer: Callable[[int], nn.
     return lambda context: FieldMaps(context.tables, key, fields, layer)
 
 
-def joined_maps(key: Callable[[Role], str]) -> Any:
-    """Maps on the concatenated fields (`JoinedMaps`)."""
-    return lambda context: JoinedMaps(context.tables, key)
-
-
-PROJECTION = "published code; paper, appendix C"
-PER_FIELD = Cost("3 K_A N, and 3 K_A² N for the maps", lambda size, length: 3 * size + 3 * size**2)
-JOINED = Cost("3 K_A N, and 9 K_A² N for the maps", lambda size, length: 3 * size + 9 * size**2)
-ONE_FIELD = Cost("3 K_A N, and K_A² N for the map", lambda size, length: 3 * size + size**2)
 HIDDEN = 32
 SIM = "Pi et al. 2020 (SIM), section 3.1"
+BY_CATEGORY = Cost("0 (an index by category)", lambda size, length: 0)
+BOTH = "for attention and for representation"
+
+
+def projection(change: str, maps: Any, formula: str, maps_cost: Callable[[int], int], **published: Any) -> ModelSpec:
+    """TWIN with maps after its tables. The maps cost `formula`: multiplications a behaviour, from K_A."""
+    cost = Cost(f"3 K_A N, and {formula}", lambda size, length: 3 * size + maps_cost(size))
+    return ModelSpec("published code; paper, appendix C", change, maps=maps, cost=cost, published=published)
+
+
+def one_field(field: str, published: str) -> ModelSpec:
+    """TWIN with maps on one field alone."""
+    change = f"bias-free linear maps on the {field} alone, {BOTH}"
+    maps = maps_of(by_module, field)
+    return projection(change, maps, "K_A² N for the map", lambda size: size**2, model_name=published)
+
 
 MODELS: dict[str, ModelSpec] = {
     "TWIN": ModelSpec(
@@ -112,7 +116,7 @@ MODELS: dict[str, ModelSpec] = {
         f"{SIM}, hard search",
         "retrieves the newest behaviours of the target's category, without a score; then TWIN's attention",
         search=lambda context: SameCategory(context.top_k, context.retrieve_padding, whole_history=True),
-        cost=Cost("0 (an index by category)", lambda size, length: 0),
+        cost=BY_CATEGORY,
     ),
     "SIM (soft)": ModelSpec(
         f"{SIM}, soft search",
@@ -144,14 +148,14 @@ MODELS: dict[str, ModelSpec] = {
         "only the K newest behaviours of the target's category, in both heads; position counts twice in the score",
         score=lambda context: PositionTwice(),
         search=lambda context: SameCategory(context.top_k, context.retrieve_padding),
-        cost=Cost("0 (an index by category)", lambda size, length: 0),
+        cost=BY_CATEGORY,
         published={"model_name": "twin", "soft_search": False},
     ),
     "TWIN (w/ proj.)": ModelSpec(
         "paper, section 2.3, as the published command runs it",
         "a bias-free linear map for each field and role",
         maps=maps_of(by_role, *FIELDS),
-        cost=PER_FIELD,
+        cost=Cost("3 K_A N, and 3 K_A² N for the maps", lambda size, length: 3 * size + 3 * size**2),
         published={"model_name": "projection"},
     ),
     "TWIN (w/o TR)": ModelSpec(
@@ -198,77 +202,57 @@ MODELS: dict[str, ModelSpec] = {
         form="product",
         published={"model_name": "DARE", "only_odot": True},
     ),
-    "projection (after concatenation)": ModelSpec(
-        PROJECTION,
+    "projection (after concatenation)": projection(
         "four linear maps with bias on the concatenated fields, one a role",
-        maps=joined_maps(by_role),
-        cost=JOINED,
-        published={"model_name": "projection", "mlp_position_after_concat": True},
+        lambda context: JoinedMaps(context.tables, by_role),
+        "9 K_A² N for the maps",
+        lambda size: 9 * size**2,
+        model_name="projection",
+        mlp_position_after_concat=True,
     ),
-    "projection (two linear)": ModelSpec(
-        PROJECTION,
+    "projection (two linear)": projection(
         "two linear maps with bias on the concatenated fields: attention, representation",
-        maps=joined_maps(by_module),
-        cost=JOINED,
-        published={"model_name": "projection_two_linear", "mlp_position_after_concat": True},
+        lambda context: JoinedMaps(context.tables, by_module),
+        "9 K_A² N for the maps",
+        lambda size: 9 * size**2,
+        model_name="projection_two_linear",
+        mlp_position_after_concat=True,
     ),
-    "projection (MLP with one hidden layer)": ModelSpec(
-        PROJECTION,
-        f"an MLP (d -> {HIDDEN} -> d) for each field, for attention and for representation",
-        maps=maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN)),
-        cost=Cost(
-            f"3 K_A N, and 3 · 2 · {HIDDEN} K_A N for the maps",
-            lambda size, length: 3 * size + 6 * HIDDEN * size,
-        ),
-        published={"model_name": "projection_with_mlp", "mlp_hidden_layer": [HIDDEN]},
+    "projection (MLP with one hidden layer)": projection(
+        f"an MLP (d -> {HIDDEN} -> d) for each field, {BOTH}",
+        maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN)),
+        f"3 · 2 · {HIDDEN} K_A N for the maps",
+        lambda size: 6 * HIDDEN * size,
+        model_name="projection_with_mlp",
+        mlp_hidden_layer=[HIDDEN],
     ),
-    "projection (MLP with two hidden layers)": ModelSpec(
-        PROJECTION,
-        f"an MLP (d -> {HIDDEN} -> {HIDDEN} -> d) for each field, for attention and for representation",
-        maps=maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN, HIDDEN)),
-        cost=Cost(
-            f"3 K_A N, and 3 ({HIDDEN}² + 2 · {HIDDEN} K_A) N for the maps",
-            lambda size, length: 3 * size + 3 * (HIDDEN**2 + 2 * HIDDEN * size),
-        ),
-        published={"model_name": "projection_with_mlp", "mlp_hidden_layer": [HIDDEN, HIDDEN]},
+    "projection (MLP with two hidden layers)": projection(
+        f"an MLP (d -> {HIDDEN} -> {HIDDEN} -> d) for each field, {BOTH}",
+        maps_of(by_module, *FIELDS, layer=multilayer(HIDDEN, HIDDEN)),
+        f"3 ({HIDDEN}² + 2 · {HIDDEN} K_A) N for the maps",
+        lambda size: 3 * (HIDDEN**2 + 2 * HIDDEN * size),
+        model_name="projection_with_mlp",
+        mlp_hidden_layer=[HIDDEN, HIDDEN],
     ),
-    "projection (no item)": ModelSpec(
-        PROJECTION,
-        "bias-free linear maps on category and position, for attention and for representation",
-        maps=maps_of(by_module, "category", "position"),
-        cost=Cost("3 K_A N, and 2 K_A² N for the maps", lambda size, length: 3 * size + 2 * size**2),
-        published={"model_name": "projection_no_item"},
+    "projection (no item)": projection(
+        f"bias-free linear maps on category and position, {BOTH}",
+        maps_of(by_module, "category", "position"),
+        "2 K_A² N for the maps",
+        lambda size: 2 * size**2,
+        model_name="projection_no_item",
     ),
-    "projection (only position)": ModelSpec(
-        PROJECTION,
-        "bias-free linear maps on the position alone, for attention and for representation",
-        maps=maps_of(by_module, "position"),
-        cost=ONE_FIELD,
-        published={"model_name": "projection_only_time"},
-    ),
-    "projection (only category)": ModelSpec(
-        PROJECTION,
-        "bias-free linear maps on the category alone, for attention and for representation",
-        maps=maps_of(by_module, "category"),
-        cost=ONE_FIELD,
-        published={"model_name": "projection_only_category"},
-    ),
-    "projection (only item)": ModelSpec(
-        PROJECTION,
-        "bias-free linear maps on the item alone, for attention and for representation",
-        maps=maps_of(by_module, "item"),
-        cost=ONE_FIELD,
-        published={"model_name": "projection_only_item"},
-    ),
+    "projection (only position)": one_field("position", "projection_only_time"),
+    "projection (only category)": one_field("category", "projection_only_category"),
+    "projection (only item)": one_field("item", "projection_only_item"),
     "large embedding with small output": ModelSpec(
-        f"{PROJECTION}, whose score splits the fields elsewhere",
-        "tables twice as wide, and bias-free maps a field down to the size, for attention and for representation",
-        maps=lambda context: FieldMaps(context.tables, by_module, FIELDS, linear_to(context.size)),
+        "published code; paper, appendix C, whose score splits the fields elsewhere",
+        f"tables twice as wide, and bias-free maps a field down to the size, {BOTH}",
+        maps=lambda context: FieldMaps(context.tables, by_module, FIELDS, partial(linear, out=context.size)),
         table_factor=2,
         cost=Cost("3 K_A N, and 6 K_A² N for the maps", lambda size, length: 3 * size + 6 * size**2),
     ),
     "equalised gradients": ModelSpec(
-        PROJECTION,
+        "published code; paper, appendix C",
         "the attention gradient on each table is rescaled to the norm of the representation gradient",
         equalised=True,
     ),

@@ -19,13 +19,13 @@ from dare_core.data.logs import COMPLETE_JOURNEY, Log, load, prepare
 from dare_core.data.samples import target_rows
 from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval
-from dare_core.evaluation.search_stage import measure
 from dare_core.files import atomic_path, canonical_json, short_hash, store_root
 from dare_core.schedule import measuring
 from dare_core.studies import settings
 from dare_core.studies.experiment import CLAIMED, FEWEST_STEPS, REFERENCE, Competence, Experiment
 from dare_core.studies.learning import negative_share, norm_ratio
 from dare_core.studies.scores import auc_table
+from dare_core.studies.search_stage import measure
 from dare_core.training.loop import FEWEST_SAMPLES, STEPS_AN_EPOCH
 from dare_core.training.runs import Run
 

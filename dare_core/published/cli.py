@@ -17,18 +17,16 @@ Trust = Annotated[
 ]
 
 
-def exactly_one(**given: object) -> None:
-    """Refuse no and several of some options."""
-    names = ", ".join(f"--{name}" for name in given)
+Constructor = Annotated[Path | None, typer.Option("--config", help="JSON file with the constructor's arguments")]
+
+
+def check(config: Path | None, **given: object) -> Path:
+    """The configuration's path; refuses no and several of some options, and --weights without --config."""
     if sum(value is not None for value in given.values()) != 1:
-        raise InputError(f"Give exactly one of {names}.")
-
-
-def needed(value: Path | None, option: str, other: str) -> Path:
-    """An option that another one needs."""
-    if value is None:
-        raise InputError(f"{other} needs {option}.")
-    return value
+        raise InputError(f"Give exactly one of {', '.join(f'--{name}' for name in given)}.")
+    if given["weights"] is not None and config is None:
+        raise InputError("--weights needs --config.")
+    return config or Path()
 
 
 @official_app.command("score")
@@ -55,7 +53,7 @@ def official_score(
 def official_import(
     out: Annotated[Path, typer.Option(help="file to write: .safetensors of weights, .npz of samples")],
     weights: Annotated[Path | None, typer.Option(help=".pth file of the published code; needs --config")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON file with the constructor's arguments")] = None,
+    config: Constructor = None,
     samples: Annotated[Path | None, typer.Option(help=".npy file of samples of the published code")] = None,
     trust: Trust = False,
 ) -> None:
@@ -68,11 +66,11 @@ def official_import(
     from dare_core.published import samples as tables
     from dare_core.published import weights as files
 
-    exactly_one(weights=weights, samples=samples)
+    constructor = check(config, weights=weights, samples=samples)
     if samples is not None:
         tables.write_table(out, tables.read_samples(samples, trust))
     elif weights is not None:
-        files.import_weights(needed(config, "--config", "--weights"), weights, out, trust)
+        files.import_weights(constructor, weights, out, trust)
     typer.echo(f"wrote {out}")
 
 
@@ -80,7 +78,7 @@ def official_import(
 def official_export(
     out: Annotated[Path, typer.Option(help="file to write; a folder for --run and --log")],
     weights: Annotated[Path | None, typer.Option(help=".safetensors of an import; needs --config")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON file with the constructor's arguments")] = None,
+    config: Constructor = None,
     samples: Annotated[Path | None, typer.Option(help=".npz file of an import")] = None,
     run: Annotated[str | None, typer.Option(help="a stored run: its config.json and weights.pth")] = None,
     log: Annotated[str | None, typer.Option(help="a prepared log: its training, validation and test samples")] = None,
@@ -95,9 +93,9 @@ def official_export(
     from dare_core.published import samples as tables
     from dare_core.published import weights as files
 
-    exactly_one(weights=weights, samples=samples, run=run, log=log)
+    constructor = check(config, weights=weights, samples=samples, run=run, log=log)
     if weights is not None:
-        files.export_weights(needed(config, "--config", "--weights"), weights, out)
+        files.export_weights(constructor, weights, out)
     elif samples is not None:
         tables.write_rows(out, tables.read_table(samples))
     elif run is not None:

@@ -4,8 +4,10 @@ Only names and shapes are dealt with here; what is computed is `models.click_mod
 files are `weights`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +15,11 @@ from torch import Tensor, nn
 
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
-from dare_core.models.attention import LearnedScore, PositionTwice, SplitFromTheEnd
+from dare_core.models.attention import LearnedScore, PositionTwice
 from dare_core.models.click_model import TWIN_TABLES, WIDTHS, ClickModel, Form, Head, ScaledDotProduct
-from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, concatenated
-from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, linear_to, multilayer
-from dare_core.models.results import PooledHistory
+from dare_core.models.embeddings import FIELDS, Counts, EmbeddingScheme, Role, Rows, concatenated
+from dare_core.models.projections import FieldMaps, JoinedMaps, by_module, by_role, linear, multilayer
+from dare_core.models.results import TINY, PooledHistory
 from dare_core.models.search import PaddedTopK, SameCategory
 from dare_core.published.config import (
     ASSIGNMENTS,
@@ -29,6 +31,8 @@ from dare_core.published.config import (
     official_config,
 )
 
+POSITIONS = ".tables.position"
+"""How our names of position tables end."""
 PARTS = (
     ("main_mlp.", "main_head."),
     ("auxiliary_mlp.", "auxiliary_head."),
@@ -36,6 +40,27 @@ PARTS = (
     ("attention_model.main_model.1.", "score.activation."),
     ("attention_model.main_model.2.", "score.out."),
 )
+
+
+class SplitFromTheEnd(nn.Module):
+    """The published score where its split between content and position is not at the position's own size.
+
+    The vectors of all fields are concatenated; the last `last` numbers are scaled by 1 / sqrt(last), those before
+    them by 1 / sqrt(their number): not a number where nothing is left (published code, "large embedding, small
+    output" from d = 48 on). In hard search (`position_twice`) the first part takes the whole vector.
+    """
+
+    def __init__(self, last: int, position_twice: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.position_twice = position_twice
+
+    def forward(self, target: Rows, behaviour: Rows) -> Tensor:
+        """Scores (H, C, N)."""
+        q, k = concatenated(target), concatenated(behaviour).mT
+        first = q.shape[-1] if self.position_twice else max(q.shape[-1] - self.last, 0)
+        content = q[..., :first] @ k[..., :first, :] / math.sqrt(first)
+        return content + q[..., -self.last :] @ k[..., -self.last :, :] / math.sqrt(self.last)
 
 
 class MeanHistory(ClickModel):
@@ -61,7 +86,7 @@ class MeanHistory(ClickModel):
         parts = {"target_aware": [v, h, product], "concatenation": [v, h], "product": [product]}
         return torch.cat(parts[self.form], -1)
 
-    def in_one_pass(self, batch: Batch) -> bool:
+    def in_one_pass(self) -> bool:
         """Never."""
         return False
 
@@ -77,7 +102,7 @@ def maps_of(config: OfficialConfig, sizes: Mapping[Role, Mapping[str, int]]) -> 
     if config.model_name == "projection_with_mlp":
         return FieldMaps(sizes, by_module, config.fields, multilayer(*config.mlp_hidden_layer or ()))
     if config.shrinks:
-        return FieldMaps(sizes, by_module, config.fields, linear_to(SMALL_OUTPUT))
+        return FieldMaps(sizes, by_module, config.fields, partial(linear, out=SMALL_OUTPUT))
     if config.model_name in MAPPED:
         mapped = tuple(field for field in MAPPED[config.model_name] if field in config.fields)
         return FieldMaps(sizes, by_module, mapped, linear)
@@ -162,9 +187,8 @@ def load_weights(model: ClickModel, weights: Mapping[str, Tensor]) -> None:
     Raises InputError when a weight is missing, is not of the model, has another shape, or differs between
     roles that the model lets share it.
     """
-    state = model.state_dict()
+    state, names = model.state_dict(), our_names(model)
     loaded: dict[str, Tensor] = {}
-    names = our_names(model)
     unknown = sorted(set(weights) - set(names) - set(unused_tables(model)))
     if unknown:
         raise InputError(f"The weights hold {unknown[0]!r}, which the model has not: are they of another model?")
@@ -188,23 +212,14 @@ def published_weights(model: ClickModel, unused_size: int = 0) -> dict[str, Tens
     Position tables get the published number of rows and unused ones are zeros (both are read by nothing),
     the latter of `unused_size` numbers per row. Shared weights share their memory, as `torch.save` keeps it.
     """
-    state = model.state_dict()
-    padded: dict[str, Tensor] = {}
-    weights: dict[str, Tensor] = {}
-    for published, own in our_names(model).items():
-        if own not in padded:
-            weight = state[own]
-            if own.endswith(".tables.position"):
-                weight = torch.cat([weight, weight.new_zeros(TIME_ROWS - len(weight), weight.shape[1])])
-            padded[own] = weight
-        weights[published] = padded[own]
-    if unused_size:
-        zeros = torch.zeros(TIME_ROWS, unused_size)
-        weights |= dict.fromkeys(unused_tables(model), zeros)
-    return weights
+    padded = {
+        own: nn.functional.pad(weight, (0, 0, 0, TIME_ROWS - len(weight))) if own.endswith(POSITIONS) else weight
+        for own, weight in model.state_dict().items()
+    }
+    weights = {published: padded[own] for published, own in our_names(model).items()}
+    return weights | dict.fromkeys(unused_tables(model) if unused_size else [], torch.zeros(TIME_ROWS, unused_size))
 
 
 def labelled_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of single samples: logits (B, 2), click first; label (B,) 1 for a click."""
-    log_probability = (torch.softmax(logits, -1) + 1e-8).log()
-    return -torch.where(label.bool(), log_probability[:, 0], log_probability[:, 1]).mean()
+    return nn.functional.nll_loss((torch.softmax(logits, -1) + TINY).log(), 1 - label)

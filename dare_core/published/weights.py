@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dare_core.data.samples import Batch
 from dare_core.errors import InputError
@@ -22,7 +22,7 @@ from dare_core.files import atomic_path, write_json
 from dare_core.models.click_model import PADDING_SCORE
 from dare_core.models.embeddings import Counts
 from dare_core.published.config import OfficialConfig, official_config, published_arguments
-from dare_core.published.model import build_official, labelled_loss, load_weights, published_weights
+from dare_core.published.model import POSITIONS, build_official, labelled_loss, load_weights, published_weights
 from dare_core.published.samples import need_trust
 from dare_core.training.runs import WEIGHTS, read_run
 from dare_core.training.store import find_run
@@ -134,10 +134,10 @@ def export_weights(config_path: Path, weights_path: Path, out_path: Path) -> Non
         raise InputError(f"{weights_path} does not fit {config_path}: {odd!r} is in one of them alone.")
     for name, weight in weights.items():
         fits = weight.shape[1:] == state[name].shape[1:] and len(weight.shape) == len(state[name].shape)
-        if not fits or (weight.shape != state[name].shape and not name.endswith(".tables.position")):
+        if not fits or (weight.shape != state[name].shape and not name.endswith(POSITIONS)):
             raise InputError(f"{name!r} has shape {tuple(weight.shape)}, not {tuple(state[name].shape)}.")
         if weight.shape != state[name].shape:
-            weights[name] = torch.cat([weight, weight.new_zeros(len(state[name]) - len(weight), weight.shape[1])])
+            weights[name] = nn.functional.pad(weight, (0, 0, 0, len(state[name]) - len(weight)))
     model.load_state_dict(weights)
     with atomic_path(out_path) as temporary:
         torch.save(published_weights(model, config.time_embedding_dim), temporary)

@@ -25,10 +25,10 @@ from dare_core.evaluation.retrieval import (
     rank_correlation,
     retrieve,
     retrieve_by_rule,
-    same_category,
     same_category_counts,
 )
 from dare_core.models.click_model import ClickModel
+from dare_core.models.search import same_category
 from dare_core.models.zoo import build_model
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.relevance import category_relevance, relevance_truth, replicates_of, true_map

@@ -10,10 +10,10 @@ from dare_core.evaluation.intervals import Interval, Replicates, ratio_interval
 from dare_core.evaluation.metrics import Array
 from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import candidate_ndcg, retrieve, retrieve_by_rule
-from dare_core.evaluation.search_stage import SearchTime, measure
 from dare_core.schedule import measuring
 from dare_core.studies.attention import candidate_means
 from dare_core.studies.experiment import Experiment
+from dare_core.studies.search_stage import SearchTime, measure
 from dare_core.studies.settings import RetrievalNumberConfig, SearchEfficiencyConfig
 from dare_core.training.runs import Run
 

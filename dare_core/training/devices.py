@@ -1,5 +1,6 @@
 """The device of a training, and whether its memory suffices: said before the training starts."""
 
+import copy
 from dataclasses import fields
 
 import torch
@@ -30,22 +31,11 @@ def size_of(*values: object) -> int:
     return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
-class _Losses(nn.Module):
-    """A model's losses of a batch, as a module: `functional_call` needs one."""
-
-    def __init__(self, model: ClickModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The main and the auxiliary loss."""
-        return self.model.losses(self.model.compute(batch))
-
-
 def saved_bytes(model: ClickModel, batch: Batch) -> int:
     """Bytes that a training step keeps from its forward pass for its backward pass: an upper bound.
 
-    The pass runs on PyTorch's meta device, which computes and allocates nothing. What two operations keep counts twice.
+    A copy of the model runs on PyTorch's meta device, which computes and allocates nothing. What two operations keep
+    counts twice.
     """
     kept: list[int] = []
 
@@ -53,16 +43,12 @@ def saved_bytes(model: ClickModel, batch: Batch) -> int:
         kept.append(size_of(tensor))
         return tensor
 
-    module = _Losses(model)
-    trained = {name for name, _ in module.named_parameters()}
-    state = {
-        name: torch.empty_like(tensor, device="meta").requires_grad_(name in trained)
-        for name, tensor in module.state_dict().items()
-    }
+    memo = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
+    memo |= {id(weight): nn.Parameter(torch.empty_like(weight, device="meta")) for weight in model.parameters()}
+    there = copy.deepcopy(model, memo)
     ids = Batch(*(getattr(batch, field.name).to("meta") for field in fields(Batch)))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        losses = torch.func.functional_call(module, state, (ids,))
-    del losses
+        there.losses(there.compute(ids))
     return sum(kept)
 
 

@@ -40,10 +40,6 @@ class GradientRecord:
         """One statistic (S,) of one field."""
         return getattr(self, name)[list(self.field).index(field)]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, by name."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
 
 class GradientRecorder:
     """Records the gradients of a model's embeddings, separately by module: `listen` before the backward pass, `record`
@@ -51,11 +47,8 @@ class GradientRecorder:
 
     def __init__(self, model: ClickModel) -> None:
         model.embeddings.apart = True
+        self.embeddings = model.embeddings
         self.fields = model.embeddings.fields
-        self.rows = {
-            field: max(model.embeddings.table(role, field).shape[0] for role in ROLES) for field in self.fields
-        }
-        self.tables = {(role, field): model.embeddings.table(role, field) for role in ROLES for field in self.fields}
         self.histogram = {field: np.zeros(len(BINS) - 1) for field in self.fields}
         self.steps: list[dict[str, list[float]]] = []
         self.captured: dict[tuple[Role, str], Tensor] = {}
@@ -71,26 +64,13 @@ class GradientRecorder:
 
     def table_gradient(self, module: str, field: str) -> Tensor:
         """(rows, d) gradient of a field's table from one module, as one table for the module would get it."""
-        assert self.batch is not None
-        batch = self.batch
-        length = batch.history_items.shape[1]
-        ids = {
-            ("item", "target"): batch.target_items,
-            ("item", "behaviour"): batch.history_items,
-            ("category", "target"): batch.target_categories,
-            ("category", "behaviour"): batch.history_categories,
-            ("position", "target"): torch.zeros(1, dtype=torch.long),
-            ("position", "behaviour"): torch.arange(length, 0, -1),
-        }
-        assert self.captured, "listen() comes before backward()"
-        size = next(table.shape[1] for (role, name), table in self.tables.items() if (role[0], name) == (module, field))
-        captured = [(role, g) for (role, name), g in self.captured.items() if (role[0], name) == (module, field)]
+        assert self.batch is not None and self.captured, "listen() comes before backward()"
         # A module that nothing trains, as attention by hash buckets, gets no gradient: it is zero.
-        dtype = next(iter(self.captured.values())).dtype
-        total = torch.zeros(self.rows[field], size, dtype=dtype)
-        for role, gradient in captured:
-            rows = gradient.detach().reshape(-1, size).contiguous()
-            add_rows(total.numpy(), ids[field, role[1]].reshape(-1).numpy(), rows.numpy())
+        total = torch.zeros_like(self.embeddings.table(next(role for role in ROLES if role[0] == module), field))
+        for (role, name), gradient in self.captured.items():
+            if (role[0], name) == (module, field):
+                ids = self.embeddings.tables(role).ids(self.batch, role[1])[field].reshape(-1)
+                add_rows(total.numpy(), ids.numpy(), gradient.detach().reshape(len(ids), -1).contiguous().numpy())
         return total
 
     def record(self) -> None:
@@ -103,14 +83,13 @@ class GradientRecorder:
             touched = (norms[0] > 0) | (norms[1] > 0)
             both = (norms[0] > 0) & (norms[1] > 0)
             rows = int(touched.sum())
+            angles = [np.nan, np.nan, np.nan]
             if attention.shape[1] == representation.shape[1] and bool(both.any()):
                 dot = (attention * representation).sum(1)
                 cosines = (dot[both] / (norms[0] * norms[1])[both]).double().numpy()
                 self.histogram[field] += np.histogram(cosines.clip(-1, 1), BINS)[0]
                 table = float(dot.sum() / (attention.norm() * representation.norm()))
                 angles = [float(cosines.mean()), float((cosines < 0).mean()), table]
-            else:
-                angles = [np.nan, np.nan, np.nan]
             means = [float(norm[touched].mean()) if rows else 0.0 for norm in norms]
             step[field] = [*means, *angles, float(rows)]
         self.steps.append(step)

@@ -29,8 +29,6 @@ EVALUATION_BATCH = 512
 """Histories per evaluation batch: in evaluation mode its size changes speed and memory, not the result."""
 GATHERED = 512
 """Histories that are gathered at a time for training."""
-SHOWN = 50
-"""Steps between two moves of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,7 @@ def predict(
 def evaluate(probability: np.ndarray) -> tuple[float, float, float]:
     """AUC, accuracy and logloss of probabilities (H, C) whose first candidate is clicked; rows of NaN are left out."""
     kept = probability[~np.isnan(probability[:, 0])]
-    labels = np.zeros(kept.shape, np.int8)
-    labels[:, 0] = 1
+    labels = np.broadcast_to(np.arange(kept.shape[1]) == 0, kept.shape)
     return metrics.auc(labels, kept), metrics.accuracy(labels, kept), metrics.logloss(labels, kept)
 
 
@@ -159,7 +156,8 @@ class Selection:
         self.probabilities.append(predict(self.model, self.samples, settings, self.histories))
         self.history.append(Validation(step, seen, loss, *evaluate(self.probabilities[-1])))
         if self.best is self.history[-1]:
-            keep_weights(self.weights, self.model)
+            for name, weight in self.model.state_dict().items():  # into the same memory on the CPU each time
+                self.weights.setdefault(name, torch.empty_like(weight, device="cpu")).copy_(weight)
         return self.history[-1]
 
 
@@ -180,7 +178,6 @@ def train(
     config : settings of the training and the seed of the sample order; the negatives are in `splits` already
     splits : samples by split: `train`, `validation`, `test`
     make : builds the model with its initial weights
-    progress : show a progress bar
     device : `cpu` or `cuda`; samples and clicks stay there throughout, and nothing waits for it between validations
     row_wise : step only the rows of large tables that a batch reads (`Steps`), on a CPU; None: on a CPU
     observe : called with the step (0 before the first) and the model after every step; it must not change the model,
@@ -210,9 +207,9 @@ def train(
         model.load_state_dict(selection.weights)
         test = predict(model, splits["test"], settings, histories)
     record = recorder.result() if recorder is not None else None
-    speed = selection.history[-1].samples / seconds
-    validation = np.stack(selection.probabilities)
-    return Trained(model.cpu(), selection.history, selection.best, validation, test, record, seconds, speed)
+    history, validation = selection.history, np.stack(selection.probabilities)
+    speed = history[-1].samples / seconds
+    return Trained(model.cpu(), history, selection.best, validation, test, record, seconds, speed)
 
 
 def run_epochs(
@@ -231,7 +228,7 @@ def run_epochs(
     steps = Steps(model, settings, settings.epochs * steps_an_epoch, row_wise)
     generator = torch.Generator().manual_seed(seeds_of(config)[1])
     validate_after = validation_steps(steps_an_epoch, settings.validations_per_epoch)
-    step = seen = shown = first = 0
+    step = seen = first = 0
     seconds = 0.0
     loss_sum = torch.zeros((), device=place)
     name, total = f"{config.model.name} seed {config.seed}", settings.epochs * samples.size
@@ -246,6 +243,7 @@ def run_epochs(
             for at, batch in enumerate(read_batches(samples, parts), 1):
                 loss_sum += train_step(model, batch, steps, settings, recorder)
                 step, seen = step + 1, seen + batch.target_items.numel()
+                bar.update(batch.target_items.numel())
                 if observe is not None:
                     observe(step, model)
                 if at in validate_after:
@@ -257,9 +255,6 @@ def run_epochs(
                     first = step
                     bar.set_postfix(validation_auc=f"{line.auc:.4f}", refresh=False)
                     started = time.perf_counter()
-                if at % SHOWN == 0 or at in validate_after:
-                    bar.update(seen - shown)
-                    shown = seen
     return seconds
 
 
@@ -275,17 +270,8 @@ def train_step(
     if recorder is not None:
         recorder.listen(output.vectors, batch)
     loss.backward()
-    model.combine_gradients()
+    model.embeddings.combine_gradients()
     if recorder is not None:
         recorder.record()
     steps.step()
     return loss.detach()
-
-
-def keep_weights(kept: dict[str, Tensor], model: ClickModel) -> None:
-    """Copy a model's weights to `kept` on the CPU, into its memory where it has some."""
-    for name, weight in model.state_dict().items():
-        if name in kept:
-            kept[name].copy_(weight)
-        else:
-            kept[name] = weight.detach().to("cpu", copy=True)

@@ -25,23 +25,17 @@ class DenseAdam:
         self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in every}
         self.steps = torch.zeros((), device=every[0].device if every else None)
 
-    def zero_grad(self) -> None:
-        """Forget the last gradients."""
-        for parameter in self.moments:
-            parameter.grad = None
-
     @torch.no_grad()
     def step(self) -> None:
         """Step what has a gradient."""
         self.steps += 1
         for parameters, decay in self.groups:
             trained = [parameter for parameter in parameters if parameter.grad is not None]
-            moments = [self.moments[parameter] for parameter in trained]
             torch._fused_adam_(
                 trained,
                 [parameter.grad for parameter in trained if parameter.grad is not None],
-                [first for first, _ in moments],
-                [second for _, second in moments],
+                [self.moments[parameter][0] for parameter in trained],
+                [self.moments[parameter][1] for parameter in trained],
                 [],
                 [self.steps] * len(trained),
                 lr=self.learning_rate,
@@ -74,7 +68,8 @@ class Steps:
 
     def prepare(self, batch: Batch) -> None:
         """Before the forward pass."""
-        self.dense.zero_grad()
+        for parameter in self.dense.moments:
+            parameter.grad = None
         if self.rows is not None:
             self.rows.prepare(batch)
 

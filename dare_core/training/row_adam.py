@@ -39,26 +39,6 @@ BLOCK = 128
 """Rows whose memory is asked for together before any of them is computed with: the reads overlap."""
 
 
-def schedule_dtype(dtype: np.dtype) -> np.dtype:
-    """What all rows share at a step t, in the precision of the tables."""
-    fields = [
-        ("rate", dtype),  # lr / (1 - b1^t)
-        ("scale", dtype),  # 1 / sqrt(1 - b2^t)
-        ("first", dtype),  # b1^t, zero beyond the horizon
-        ("second", dtype),  # b2^t
-        ("root", dtype),  # b2^(t / 2)
-        ("count", np.int64),  # nodes of the remaining displacement from step t on
-        ("nodes", dtype, MOST_NODES),
-        ("weights", dtype, MOST_NODES),
-    ]
-    return np.dtype(fields, align=True)
-
-
-def node_count(step: int) -> int:
-    """Gauss nodes from a step on: early, the c_j lie further apart."""
-    return MOST_NODES if step < 48 else 6 if step < 128 else 4
-
-
 def gauss_rules(measure: np.ndarray, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights (T, count) of the Gauss rules of T discrete measures (T, P) at points (T, P).
 
@@ -87,16 +67,28 @@ def gauss_rules(measure: np.ndarray, points: np.ndarray, count: int) -> tuple[np
 
 
 def make_schedule(steps: int, learning_rate: float, dtype: np.dtype) -> np.ndarray:
-    """(T + 1,) the schedule of a training of at most T steps; step 0 comes before all."""
+    """(T + 1,) what all rows share at a step t of at most T steps, in the precision of the tables; step 0 comes before
+    all."""
+    fields = [
+        ("rate", dtype),  # lr / (1 - b1^t)
+        ("scale", dtype),  # 1 / sqrt(1 - b2^t)
+        ("first", dtype),  # b1^t, zero beyond the horizon
+        ("second", dtype),  # b2^t
+        ("root", dtype),  # b2^(t / 2)
+        ("count", np.int64),  # nodes of the remaining displacement from step t on
+        ("nodes", dtype, MOST_NODES),
+        ("weights", dtype, MOST_NODES),
+    ]
     b1, b2 = BETAS
     t = np.arange(steps + 1, dtype=np.float64)
-    schedule = np.zeros(len(t), schedule_dtype(dtype))
+    schedule = np.zeros(len(t), np.dtype(fields, align=True))
     schedule["rate"][1:] = learning_rate / (1 - b1 ** t[1:])
     schedule["scale"][1:] = 1 / np.sqrt(1 - b2 ** t[1:])
     schedule["first"] = np.where(t > HORIZON, 0, b1**t)
     schedule["second"], schedule["root"] = b2**t, b2 ** (t / 2)
-    count = np.array([node_count(int(step)) for step in t])
-    schedule["count"] = count
+    count = schedule["count"] = np.where(
+        t < 48, MOST_NODES, np.where(t < 128, 6, 4)
+    )  # early, the c_j lie further apart
     j = np.arange(1, HORIZON + 1)
     for start in range(1, len(t), 256):
         for number in np.unique(count[start : start + 256]):
@@ -153,18 +145,23 @@ def distinct(ids, mark, place):  # type: ignore[no-untyped-def]
     return rows[:found]
 
 
+@numba.njit(cache=True)
+def ask(rows, table, moments, last):  # type: ignore[no-untyped-def]
+    """Ask for the memory of some rows; the caller keeps the result, or the compiler would remove the reads."""
+    total = table.dtype.type(0)
+    for row in rows:
+        total += table[row, 0] + moments[row, 0, 0] + moments[row, 1, 0] + last[row]
+    return total
+
+
 @numba.njit(cache=True, error_model="numpy", parallel=True)
 def read_rows(rows, table, moments, last, now, schedule, out):  # type: ignore[no-untyped-def]
-    """out[i] = table[rows[i]] as dense Adam would have it after step `now`; the table is left as it is."""
+    """out[i] = table[rows[i]] as after dense Adam's step `now`; `out` may be the table, with all its rows."""
     blocks = (len(rows) + BLOCK - 1) // BLOCK
     asked = np.empty(blocks, table.dtype)
     for block in numba.prange(blocks):
         start, end = block * BLOCK, min((block + 1) * BLOCK, len(rows))
-        total = table[rows[start], 0]
-        for i in range(start, end):
-            row = rows[i]
-            total += table[row, 0] + moments[row, 0, 0] + moments[row, 1, 0] + last[row]
-        asked[block] = total  # keeps the prefetch: the compiler would otherwise remove it
+        asked[block] = ask(rows[start:end], table, moments, last)
         way, root = np.empty_like(table[0]), np.empty_like(table[0])
         for i in range(start, end):
             row = rows[i]
@@ -192,11 +189,7 @@ def update_rows(rows, table, moments, last, now, schedule, read, gradient):  # t
     asked = np.empty(blocks, table.dtype)
     for block in numba.prange(blocks):
         start, end = block * BLOCK, min((block + 1) * BLOCK, len(rows))
-        total = table[rows[start], 0]
-        for i in range(start, end):
-            row = rows[i]
-            total += table[row, 0] + moments[row, 0, 0] + moments[row, 1, 0] + last[row]
-        asked[block] = total  # as above
+        asked[block] = ask(rows[start:end], table, moments, last)
         for i in range(start, end):
             row = rows[i]
             gap = now - last[row]
@@ -210,26 +203,6 @@ def update_rows(rows, table, moments, last, now, schedule, read, gradient):  # t
                 moments[row, 1, k] = v
                 table[row, k] = read[i, k] - rate * m / (np.sqrt(v) * scale + epsilon)
     return asked
-
-
-@numba.njit(cache=True, error_model="numpy", parallel=True)
-def catch_up_rows(table, moments, last, now, schedule):  # type: ignore[no-untyped-def]
-    """Move every row to where dense Adam would have it after step `now`."""
-    blocks = (len(table) + BLOCK - 1) // BLOCK
-    for block in numba.prange(blocks):
-        way, root = np.empty_like(table[0]), np.empty_like(table[0])
-        for row in range(block * BLOCK, min((block + 1) * BLOCK, len(table))):
-            gap = now - last[row]
-            if last[row] == 0 or gap == 0:
-                continue
-            for k in range(len(way)):
-                root[k] = np.sqrt(moments[row, 1, k])
-            coast(way, moments[row, 0], root, last[row], gap, schedule)
-            for k in range(len(way)):
-                table[row, k] -= way[k]
-                moments[row, 0, k] *= schedule[gap].first
-                moments[row, 1, k] *= schedule[gap].second
-            last[row] = now
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -319,4 +292,9 @@ class RowAdam:
     def catch_up(self) -> None:
         """Move every row to where dense Adam would have it by now."""
         for state in self.states.values():
-            catch_up_rows(state.weights, state.moments, state.last, self.steps, self.schedule)
+            table, moments, last = state.weights, state.moments, state.last
+            read_rows(np.arange(len(last), dtype=np.int32), table, moments, last, self.steps, self.schedule, table)
+            gap = self.steps - last
+            moments[:, 0] *= self.schedule["first"][gap][:, None]
+            moments[:, 1] *= self.schedule["second"][gap][:, None]
+            last[last > 0] = self.steps

@@ -4,10 +4,9 @@ A run is its configuration, the content of its log, the code that computes it, a
 depend on (`dare_core.training.store`).
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from tqdm import tqdm
 from dare_core.config import RunConfig, SampleConfig
 from dare_core.data.logs import Log, load
 from dare_core.data.samples import Samples, make_samples, target_rows
-from dare_core.files import canonical_json
 from dare_core.models.embeddings import Counts
 from dare_core.models.zoo import ClickModel, build_model
 from dare_core.schedule import in_processes, side_by_side
 from dare_core.training.code_hash import code_hash
 from dare_core.training.gradients import GradientRecord
-from dare_core.training.loop import Trained, batch_samples, seeds_of, train
+from dare_core.training.loop import batch_samples, seeds_of, train
 from dare_core.training.store import (
     ClickRecord,
     Payload,
@@ -38,6 +36,8 @@ from dare_core.training.store import (
 )
 
 WEIGHTS, ARRAYS = ClickRecord.FILES
+PREFIX = "gradients."
+"""Of the names of recorded gradients among the arrays."""
 CODE = (train.__module__, build_model.__module__, make_samples.__module__)
 """Modules that compute a run, with all that they import."""
 LOGS = 8
@@ -84,21 +84,14 @@ def read_run(key: str) -> Run:
     arrays = load_arrays(runs_root() / key / ARRAYS)
     gradients = None
     if record.gradient_fields:
-        prefix = "gradients."
-        values = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        values = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
         gradients = GradientRecord(field=np.array(record.gradient_fields), **values)
+    names = [entry.name for entry in fields(Run) if entry.name in ClickRecord.model_fields]
     return Run(
-        key=key,
-        config=record.config,
-        history=record.history,
-        best=record.best,
+        **{name: getattr(record, name) for name in names},
         validation_probability=arrays["validation_probability"],
         test_probability=arrays["test_probability"],
         gradients=gradients,
-        parameters=record.parameters,
-        seconds=record.seconds,
-        samples_per_second=record.samples_per_second,
-        created=record.created,
         reused=True,
     )
 
@@ -108,7 +101,7 @@ class _Opened:
     """A log in memory, with what was made of it."""
 
     log: Log
-    samples: dict[str, dict[str, Samples]] = field(default_factory=dict)
+    samples: dict[tuple[SampleConfig, int], dict[str, Samples]] = field(default_factory=dict)  # by seed
     targets: dict[SampleConfig, int] = field(default_factory=dict)  # of training
 
 
@@ -119,15 +112,7 @@ class RunStore(Store):
         super().__init__(progress)
         self.device = device
         self.threads = threads
-        self._logs: OrderedDict[str, _Opened] = OrderedDict()
-
-    def _open(self, name: str) -> _Opened:
-        if name not in self._logs:
-            self._logs[name] = _Opened(load(name))
-            if len(self._logs) > LOGS:
-                self._logs.popitem(last=False)
-        self._logs.move_to_end(name)
-        return self._logs[name]
+        self._open = lru_cache(LOGS)(lambda name: _Opened(load(name)))
 
     def log(self, name: str) -> Log:
         """A prepared log."""
@@ -136,10 +121,9 @@ class RunStore(Store):
     def samples(self, config: RunConfig) -> dict[str, Samples]:
         """The samples of a run by split: those of all models with the same seed are the same."""
         opened = self._open(config.log)
-        seed = seeds_of(config)[2]
-        key = canonical_json([config.samples.model_dump(mode="json"), seed])
+        key = config.samples, seeds_of(config)[2]
         if key not in opened.samples:
-            opened.samples[key] = make_samples(opened.log, config.samples, seed)
+            opened.samples[key] = make_samples(opened.log, *key)
         return opened.samples[key]
 
     def _batch_samples(self, config: RunConfig) -> int:
@@ -173,8 +157,7 @@ class RunStore(Store):
         workers = min(len(missing), side_by_side() // self.threads) if self.device == "cpu" else 1
         with tqdm(total=len(missing), unit="run", disable=None if self.progress else True, leave=False) as bar:
             if workers > 1:
-                work = partial(_compute, threads=self.threads)
-                for key in in_processes(work, missing.values(), workers):
+                for key in in_processes(partial(_compute, threads=self.threads), missing.values(), workers):
                     if key:
                         self._count(key)
                     bar.update()
@@ -188,15 +171,12 @@ class RunStore(Store):
     def _train(self, config: RunConfig) -> Payload:
         log, splits = self.log(config.log), self.samples(config)
         counts = counts_of(log, config.samples)
-        trained = train(
-            config,
-            splits,
-            lambda: build_model(config.model, counts, config.training, seeds_of(config)[0]),
-            self.progress,
-            self.device,
-            threads=self.threads,
-        )
-        fields, arrays = stored_arrays(trained)
+        make = partial(build_model, config.model, counts, config.training, seeds_of(config)[0])
+        trained = train(config, splits, make, self.progress, self.device, threads=self.threads)
+        arrays = {name: getattr(trained, name) for name in ("validation_probability", "test_probability")}
+        recorded = asdict(trained.gradients) if trained.gradients is not None else {"field": []}
+        gradient_fields = [str(name) for name in recorded.pop("field")]
+        arrays |= {PREFIX + name: np.ascontiguousarray(value) for name, value in recorded.items()}
         content = {
             "code": code_hash(CODE),
             "config": config.model_dump(mode="json"),
@@ -204,7 +184,7 @@ class RunStore(Store):
             "batch_samples": self._batch_samples(config),
             "history": [asdict(line) for line in trained.history],
             "best": asdict(trained.best),
-            "gradient_fields": fields,
+            "gradient_fields": gradient_fields,
             "parameters": sum(p.numel() for p in trained.model.parameters()),
             "seconds": round(trained.seconds, 3),
             "samples_per_second": round(trained.samples_per_second, 1),
@@ -212,20 +192,6 @@ class RunStore(Store):
         }
         weights = {name: tensor.contiguous().numpy() for name, tensor in trained.model.state_dict().items()}
         return Payload(content, {WEIGHTS: weights, ARRAYS: arrays})
-
-
-def stored_arrays(trained: Trained) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Names of the fields whose gradients were recorded, and the arrays of a run by name."""
-    fields: list[str] = []
-    arrays = {
-        "validation_probability": trained.validation_probability,
-        "test_probability": trained.test_probability,
-    }
-    if trained.gradients is not None:
-        record = trained.gradients.arrays()
-        fields = [str(name) for name in record.pop("field")]
-        arrays |= {f"gradients.{name}": np.ascontiguousarray(value) for name, value in record.items()}
-    return fields, arrays
 
 
 _stores: dict[int, RunStore] = {}

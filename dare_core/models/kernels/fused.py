@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dare_core.data.samples import Batch
-from dare_core.models.embeddings import ROLES, EmbeddingScheme, Role, Sizes, Vectors
-from dare_core.models.kernels.autograd import first_derivative_only
+from dare_core.models.embeddings import ROLES, EmbeddingScheme, Role, Vectors
+from dare_core.models.kernels.lookup import first_derivative_only
 from dare_core.models.projections import FieldMaps
 from dare_core.models.results import PooledHistory, SearchResult
 
@@ -248,8 +248,10 @@ class _Fused(torch.autograd.Function):
 
 
 def can_fuse(embeddings: EmbeddingScheme) -> bool:
-    """Whether a scheme reads rows, maps them field by field at most, and leaves the gradients of its roles together."""
+    """Whether a scheme reads rows, maps them field by field at most, and leaves the gradients of its roles together;
+    on a CPU, in the tables' own precision."""
     plain = embeddings.maps is None or isinstance(embeddings.maps, FieldMaps)
+    plain &= embeddings.table(ROLES[0], "item").device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return plain and not (embeddings.equalised or embeddings.apart) and embeddings.fields[:2] == ("item", "category")
 
 
@@ -257,22 +259,6 @@ def map_name(embeddings: EmbeddingScheme, role: Role, field: str) -> str:
     """Name of the map of a role and field; empty where its rows are read as they are."""
     maps = embeddings.maps
     return maps.name(role, field) if isinstance(maps, FieldMaps) and field in maps.mapped else ""
-
-
-def mapped_leaf(embeddings: EmbeddingScheme, role: Role, field: str) -> Tensor:
-    """The rows that a role reads of a field. A map is applied to the rows of the table that a batch reads, each once,
-    and not at every place where one is read."""
-    leaf = embeddings.tables(role).leaf(field)
-    if name := map_name(embeddings, role, field):
-        assert isinstance(embeddings.maps, FieldMaps)
-        return embeddings.maps.layers[name](leaf)  # type: ignore[no-any-return]
-    return leaf
-
-
-def factors(sizes: Sizes) -> dict[str, float]:
-    """The factor of each field's product in the scaled dot product, from the embedding sizes by field."""
-    content = (sizes["item"] + sizes["category"]) ** -0.5
-    return {field: size**-0.5 if field == "position" else content for field, size in sizes.items()}
 
 
 def make_plan(embeddings: EmbeddingScheme, batch: Batch, top_k: int) -> tuple[Plan, list[Tensor]]:
@@ -286,20 +272,22 @@ def make_plan(embeddings: EmbeddingScheme, batch: Batch, top_k: int) -> tuple[Pl
         tables, side = embeddings.tables(role), role[1]
         own = []
         for field in embeddings.fields:
-            key = embeddings.assignment[role], field, map_name(embeddings, role, field)
+            key = _, _, name = embeddings.assignment[role], field, map_name(embeddings, role, field)
             if key not in numbers:
                 numbers[key] = len(leaves)
-                leaves.append(mapped_leaf(embeddings, role, field))
+                leaf = tables.leaf(field)  # mapped here, so each row once and not wherever it is read
+                leaves.append(embeddings.maps.layers[name](leaf) if name else leaf)  # type: ignore[union-attr, operator, index]
             own.append(numbers[key])
         roles.append(own)
-        found = tables.ids(batch, side) | {field: excerpt.ranks[side] for field, excerpt in tables.excerpts.items()}
+        found = tables.places(batch, side)
         ids.append((found["item"].numpy(), found["category"].numpy()))
         place = np.empty(ids[-1][0].shape[1], ids[-1][0].dtype)
         place[:] = found["position"].numpy()
         places.append(place)
     sizes = {field: leaves[at].shape[1] for field, at in zip(embeddings.fields, roles[0], strict=True)}
-    scale = np.repeat(list(factors(sizes).values()), list(sizes.values()))
-    scale = scale.astype(leaves[0].detach().numpy().dtype)
+    content = (sizes["item"] + sizes["category"]) ** -0.5
+    factors = [size**-0.5 if field == "position" else content for field, size in sizes.items()]  # of the dot product
+    scale = np.repeat(factors, list(sizes.values())).astype(leaves[0].detach().numpy().dtype)
     return Plan(roles, tuple(ids), tuple(places), scale, batch.valid.numpy(), top_k), leaves
 
 

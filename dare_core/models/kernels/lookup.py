@@ -5,7 +5,8 @@ every part of the table. A plain loop over the ids, compiled, gives the same sum
 (`benchmarks/embedding_gradient.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numba
@@ -14,7 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dare_core.models.kernels.autograd import first_derivative_only
+
+def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that refuses to be differentiated once more, because that would silently be wrong.
+
+    PyTorch's `once_differentiable` speaks up only where the incoming gradient has one of its own.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *gradients: Any) -> Any:
+        if torch.is_grad_enabled():  # only with create_graph=True
+            raise RuntimeError("this part of a model has no second derivative: create_graph must stay off")
+        return backward(ctx, *gradients)
+
+    return checked
 
 
 @numba.njit(cache=True, parallel=True)
