@@ -38,8 +38,8 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 14_560,  # target 9,000
-    "lines of code": 9_800,  # target 6,000: docstrings, comments and blank lines apart
+    "lines": 14_570,  # target 9,000
+    "lines of code": 9_810,  # target 6,000: docstrings, comments and blank lines apart
     "lines of the reader's core": 3_760,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,

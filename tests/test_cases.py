@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import sys
 import threading
@@ -610,6 +611,18 @@ def test_consoles_that_cannot_print_every_letter(
     sys.stdout.flush()
     assert b"rows_kept" in sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
     assert run(monkeypatch, "data", "prepare", "table", str(path), "--name", "☃") == 2
+
+
+def test_a_files_name_may_be_any_bytes(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    try:
+        path.write_text(clicks().write_csv())
+    except OSError:
+        pytest.skip("this file system has names of text alone")
+    assert prepare("table", path, name="a").card.title == "caf?.csv"
+    path.write_text("1,2,3,pv,4\n")
+    assert prepare("taobao", path, name="a").card.source == "caf?.csv"
+    assert "no column 'item'" in refused(csv_file(tmp_path, clicks().drop("item")))
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(

@@ -30,7 +30,7 @@ from dare_core.data.intake.rows import (
     settle,
     within_period,
 )
-from dare_core.data.intake.sources import plain_file
+from dare_core.data.intake.sources import plain_file, printable
 from dare_core.data.intake.table import TableOptions, table
 from dare_core.data.intake.times import Times
 from dare_core.errors import InputError
@@ -55,7 +55,7 @@ BASKET_SEED = 0
 def card_facts(source: str, path: Path | None = None) -> dict[str, Any]:
     """Title, kind, source, terms and provenance of a published source, from `cards.yml`."""
     facts = yaml.safe_load(Path(__file__).with_name("cards.yml").read_text("utf-8"))[source]
-    return facts | {"source": facts["source"].format(file=path and path.name)}
+    return facts | {"source": facts["source"].format(file=path and printable(path.name))}
 
 
 def taobao(paths: Sequence[Path], on_bad_rows: OnBadRows, options: PeriodOptions) -> Reading:
@@ -110,8 +110,9 @@ def _taobao_facts(frame: pl.DataFrame, users: pl.Series, rows: int, outside: int
     published = begins and sizes and rows <= TAOBAO_ROWS and len(users) <= TAOBAO_USERS and outside < frame.height / 50
     if published and users.is_unique().all():
         return card_facts("taobao", path)
-    title = f"{path.name}, a log in the format of Taobao UserBehavior"
-    return {"title": title, "kind": "own log", "source": path.name, "terms": "its owner's"}
+    name = printable(path.name)
+    title = f"{name}, a log in the format of Taobao UserBehavior"
+    return {"title": title, "kind": "own log", "source": name, "terms": "its owner's"}
 
 
 def tmall(paths: Sequence[Path], on_bad_rows: OnBadRows, options: NoOptions) -> Reading:
