@@ -40,8 +40,8 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 14_350,  # target 9,000
-    "lines of code": 9_680,  # target 6,000: docstrings, comments and blank lines apart
+    "lines": 14_480,  # target 9,000
+    "lines of code": 9_760,  # target 6,000: docstrings, comments and blank lines apart
     "lines of the reader's core": 3_520,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import sys
 import threading
@@ -210,6 +211,20 @@ def test_a_separator_can_be_given(tmp_path: Path, plain: Log) -> None:
     assert same(prepare("table", tmp_path / "a.txt", name="a", **ALL), plain)
 
 
+def test_lines_of_title_before_the_header_are_passed_over(tmp_path: Path, plain: Log) -> None:
+    (tmp_path / "a.csv").write_text("Report, by user\n# from 2020\n\n" + clicks().write_csv())
+    log = prepare("table", tmp_path / "a.csv", name="a", **ALL)
+    assert same(log, plain) and log.card.found["header"] == "line 4"
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, clicks())
+    assert "name that column too" in refused(path, copies="drop")
+    assert "name that column too" in refused(path, time_form="seconds")
+    clicks().write_parquet(tmp_path / "a.parquet")
+    assert "is Parquet: --separator is for tables of text" in refused(tmp_path / "a.parquet", separator=";")
+
+
 def test_a_row_equal_to_the_header_is_bad(tmp_path: Path) -> None:
     text = clicks().write_csv()
     (tmp_path / "a.csv").write_text(text + text)
@@ -285,14 +300,16 @@ def test_blank_lines_and_marks_before_the_header(tmp_path: Path, plain: Log, bef
     assert f"line {line}: 'x'" in refused(tmp_path / "a.csv", **ALL)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"]
+)
 def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     text = "user,item,who\n" + "".join(f"zoë{k % 3},café {k % 7},né\n" for k in range(90))
     (tmp_path / "a.csv").write_bytes(text.encode(encoding))
     card = prepare("table", tmp_path / "a.csv", name="a").card
     assert (card.rows_kept, card.users, card.items) == (90, 3, 7)
     assert "zoë" in card.checks["largest user"]
-    assert ("UTF-8" in card.found["encoding"]) == (encoding not in ("utf-16", "utf-16-le", "utf-16-be"))
+    assert ("UTF-8" in card.found["encoding"]) == (encoding[:5] not in ("utf-1", "utf-3"))
     late = "user,item\n" + "1,a\n" * 90_000 + "2,é\n"
     (tmp_path / "a.csv").write_bytes(late.encode(encoding))
     assert prepare("table", tmp_path / "a.csv", name="a").card.items == 2
@@ -437,7 +454,8 @@ def test_a_period_can_be_read(tmp_path: Path) -> None:
     for since, until in ((str(middle), str(middle + 3_600)), tuple(map(str, dates))):
         log = prepare("table", path, name="a", since=since, until=until, **ALL)
         assert log.card.rows_kept == kept > 0 and f"Kept the {kept:,} of 720 rows" in " ".join(log.card.filters)
-    assert "give a date" in refused(path, since="soon", **ALL)
+    for wrong in ("soon", "2024", "-5"):
+        assert "give a date" in refused(path, since=wrong, **ALL)
     assert "no row has a time" in refused(path, since="2030-01-01", **ALL)
     assert "need --time" in refused(path, since="2030-01-01")
     own = csv_file(tmp_path, clicks().with_columns(pl.col("time") - START))
@@ -593,6 +611,18 @@ def test_consoles_that_cannot_print_every_letter(
     sys.stdout.flush()
     assert b"rows_kept" in sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
     assert run(monkeypatch, "data", "prepare", "table", str(path), "--name", "☃") == 2
+
+
+def test_a_files_name_may_be_any_bytes(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    try:
+        path.write_text(clicks().write_csv())
+    except OSError:
+        pytest.skip("this file system has names of text alone")
+    assert prepare("table", path, name="a").card.title == "caf?.csv"
+    path.write_text("1,2,3,pv,4\n")
+    assert prepare("taobao", path, name="a").card.source == "caf?.csv"
+    assert "no column 'item'" in refused(csv_file(tmp_path, clicks().drop("item")))
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(

@@ -174,7 +174,7 @@ def checked_batches(plain: Path, layout: Layout, faults: Faults, path: Path | st
                 if not row:
                     continue
                 if len(row) != len(layout.fields):
-                    faults.add(f"wrong number of fields, {len(layout.fields)} wanted", [line])
+                    faults.add(f"wrong number of fields, {len(layout.fields)} wanted", [f"{line} with {len(row)}"])
                 elif all_whole.fullmatch(",".join([row[at] for at in whole])):
                     rows.append((line, *(row[at] or None for at in layout.positions.values())))
                 else:
@@ -189,8 +189,8 @@ def checked_batches(plain: Path, layout: Layout, faults: Faults, path: Path | st
         raise InputError(f"'{path}' is not a readable text file ({e}): export it as UTF-8 CSV.") from e
     except csv.Error as e:
         raise InputError(
-            f"'{path}' cannot be split into fields after line {line} ({e}): look for a quote that is not closed; "
-            "a table that does not quote its fields is read with --no-quotes."
+            f"'{path}' cannot be split into fields after line {line} ({e}): look for a quote that is not closed or "
+            "comes after a backslash; a table that does not quote its fields is read with --no-quotes."
         ) from e
 
 

@@ -245,9 +245,8 @@ def bounds(found: Interval | None) -> dict[str, float | None]:
 
 
 def shown_card(card: dict[str, Any], show_ids: bool) -> dict[str, Any]:
-    """A data card without users' ids, unless they are asked for."""
-    checks = {
-        name: value if show_ids or "user" not in name or isinstance(value, int | float) else "masked (--show-ids)"
-        for name, value in card.get("checks", {}).items()
-    }
-    return card | ({"checks": checks} if checks else {})
+    """A data card without the largest user's id, unless it is asked for."""
+    checks = dict(card["checks"])
+    if not show_ids and "largest user" in checks:
+        checks["largest user"] = "one user" + checks["largest user"][checks["largest user"].rfind(" has ") :]
+    return card | {"checks": checks}

@@ -15,7 +15,7 @@ from dare_core.data.logs import Card
 from dare_core.files import store_root
 from dare_core.models.zoo import build_model
 from dare_core.own_log import study
-from dare_core.own_log.answer import EXIT_STATUS, learned, shown_card, too_small
+from dare_core.own_log.answer import EXIT_STATUS, learned, too_small
 from dare_core.own_log.page import REPORT
 from dare_core.schedule import side_by_side
 from dare_core.studies.experiment import Experiment, Record
@@ -30,14 +30,13 @@ BESIDE = 60
 """Seconds for all that is not training."""
 
 
-def understood(card: Card, show_ids: bool) -> str:
+def understood(card: Card) -> str:
     """What was read of a file, a line per thing."""
-    plain = shown_card(card.model_dump(mode="json"), show_ids)
     lines = [
         f"{card.source}: {card.rows_read:,} rows read, {card.rows_kept:,} kept",
         f"{card.users:,} users, {card.items:,} items, {card.categories:,} categories",
         *card.filters,
-        *(f"{name}: {value}" for part in ("found", "checks") for name, value in plain.get(part, {}).items()),
+        *(f"{name}: {value}" for part in (card.found, card.checks) for name, value in part.items()),
     ]
     return "\n".join(f"  {line}" for line in lines)
 
@@ -81,7 +80,7 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
     """
     config = study.Config.checked({"world_users": 0, **values})
     read = study.prepare_file(config)
-    say("What was read:\n" + understood(read.card, config.show_ids))
+    say("What was read:\n" + understood(read.card))
     config = study.resolved(config.model_copy(update={"path": "", "logs": read.card.name}), read)
     log = Record.start(CHAPTER, config).use(read.card.name)
     size = study.size_of(log)

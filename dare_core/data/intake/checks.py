@@ -64,6 +64,11 @@ def untidy(ids: pl.Series) -> int:
     return ids.len() - tidy(ids).n_unique() if ids.dtype == pl.String else 0
 
 
+def in_powers_of_ten(ids: pl.Series) -> int:
+    """How many different ids look like 1.23E+17: a spreadsheet has cut them, and different ones may be equal now."""
+    return int(ids.str.contains(r"^\d(?:[.,]\d+)?[eE]\+\d+$").sum()) if ids.dtype == pl.String else 0
+
+
 def ordered(frame: pl.DataFrame, shuffle: bool, drop_copies: bool = False) -> tuple[pl.DataFrame, dict[str, int]]:
     """Rows by user (a number) and time, and how many were out of order, tie, or are copies.
 

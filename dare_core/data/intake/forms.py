@@ -6,7 +6,7 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from encodings import normalize_encoding
 from encodings.aliases import aliases
@@ -73,10 +73,12 @@ def find_form(
     separator: str | None,
     columns: Sequence[str],
     quotes: bool | None,
+    wanted: Collection[str] = (),
 ) -> Text:
     """The form of a text file; options that are given count, the others are found.
 
-    `columns` names the fields of a file without a header. Raises InputError where it is no text.
+    `columns` names the fields of a file without a header; `wanted` are names that a header should have. Raises
+    InputError where the file is no text.
     """
     known = _find_encoding(source, encoding)
     given = WORDS.get(separator.lower(), separator) if separator else None
@@ -84,6 +86,8 @@ def find_form(
     skip = _blank(lines)
     if told := re.fullmatch(r"sep=(.+)", "".join(lines[skip : skip + 1])):  # a hint that Excel writes
         given, skip = given or told[1], skip + 1 + _blank(lines[skip + 1 :])
+    if not columns:
+        skip += _title_lines(lines[skip:], wanted)
     if skip == len(lines):
         raise InputError(f"'{source.name}' has no line with content at its beginning: check that it is the right file.")
     used = given or _find_separator([line for line in lines[skip:] if line.strip()])
@@ -131,6 +135,8 @@ def _find_encoding(source: Source, told: str | None) -> _Encoding:
         if name not in {*aliases, *aliases.values()} or aliases.get(name, name) in NO_TEXT:
             raise InputError(f"there is no encoding '{told}': for example utf-8, utf-16, latin-1, cp1251, gbk.")
         return _Encoding("utf-8-sig" if aliases.get(name, name) == "utf_8" else name, told)
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return _Encoding("utf-32", "UTF-32")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _Encoding("utf-16", "UTF-16")
     zeros = head.count(0)
@@ -168,6 +174,16 @@ def _first_lines(source: Source, encoding: _Encoding) -> list[str]:
 def _blank(lines: Sequence[str]) -> int:
     """How many blank lines come first."""
     return next((at for at, line in enumerate(lines) if line.strip()), len(lines))
+
+
+def _title_lines(lines: Sequence[str], wanted: Collection[str]) -> int:
+    """How many lines of title come before the header, which has all wanted names; 0 where no line has."""
+    for at, line in enumerate(lines[:20]):
+        if all(name in line for name in wanted):
+            separator = _find_separator([line, *filter(str.strip, lines[at + 1 :])])
+            if set(wanted) <= {field.strip() for field in _split(line, separator, True)}:
+                return at
+    return 0
 
 
 def _find_separator(lines: Sequence[str]) -> str:
@@ -269,6 +285,8 @@ def field_position(name: str, fields: Sequence[str], file: Path | str, header: b
         )
     elif header and len(fields) == 1:
         advice = " No separator was found: give it with --separator (comma, tab, ;, |, :: and space are tried)."
+    elif header:
+        advice = " The columns of a file without a header are named with --columns."
     raise InputError(f"'{file}' has no column '{cut(name, False)}'{hint}: its columns are {_listed(fields)}.{advice}")
 
 

@@ -77,6 +77,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def printable(name: str | Path) -> str:
+    """A file's name as text, whatever bytes it has."""
+    return str(name).encode("utf-8", "replace").decode()
+
+
 @contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
     """Yield the path of a plain file: `path` itself, or a temporary copy of the content of a packed one."""
@@ -89,7 +94,10 @@ def plain_file(path: Path) -> Iterator[Path]:
 def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
     """Yield the unpacked files of a log: those named, all files in a folder, or standard input, named `-`."""
     with scratch_folder() as folder:
-        yield [_unpacked(path, name, folder / f"plain-{at}") for at, (path, name) in enumerate(_files(paths, folder))]
+        yield [
+            _unpacked(path, printable(name), folder / f"plain-{at}")
+            for at, (path, name) in enumerate(_files(paths, folder))
+        ]
 
 
 def sha256_of_all(paths: Sequence[Path], sources: Sequence[Source]) -> str:
@@ -148,7 +156,10 @@ def _unpacked(path: Path, name: str, target: Path) -> Source:
     packing = next((packing for first, packing in PACKINGS.items() if head.startswith(first)), None)
     if packing is None:
         _check_kind(head, name)
-        return Source(name, path)
+        if printable(path) == str(path):
+            return Source(name, path)
+        target.symlink_to(path.resolve())  # Polars opens only names that are text
+        return Source(name, target)
     try:
         with _stream(path, packing) as packed, target.open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)

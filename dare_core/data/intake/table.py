@@ -27,6 +27,7 @@ from dare_core.data.intake.times import Times, read_times
 from dare_core.errors import InputError
 
 IDS = ("user", "item", "category")
+TEXT_OPTIONS = ("columns", "separator", "quotes", "encoding")
 COLUMNS = ("user", "item", "category", "time", "behaviour", "label", "group")
 
 
@@ -52,6 +53,16 @@ class TableOptions(PeriodOptions):
     leave_out_users: tuple[str, ...] = ()
     longest_user: int | None = Field(None, ge=1)
 
+    def check(self) -> None:
+        """Refuse options without the column that they are about."""
+        for given, what, column in (
+            (self.keep, "values to keep are", "behaviour"),
+            (self.time_form, "the form of times is", "time"),
+            (self.copies == "drop", "copies to drop are", "time"),
+        ):
+            if given and getattr(self, column) is None:
+                raise InputError(f"{what} given without the {column} column they belong to: name that column too.")
+
     def wanted(self) -> dict[str, str]:
         """Column of the log -> its name in the file."""
         return {column: name for column in COLUMNS if (name := getattr(self, column)) is not None}
@@ -63,10 +74,7 @@ def table(paths: Sequence[Path], on_bad_rows: OnBadRows, options: TableOptions) 
     Ids may be text. An item's most frequent category counts for all its rows, of equally frequent ones the latest.
     Rows of a user with equal times are shuffled with a fixed seed.
     """
-    for option, column in (("keep", "behaviour"), ("time_form", "time")):
-        if getattr(options, option) and getattr(options, column) is None:
-            what = "values to keep are" if option == "keep" else "the form of times is"
-            raise InputError(f"{what} given without the {column} column they belong to: name that column too.")
+    options.check()
     with opened(paths) as sources, scratch_folder() as folder:
         rows = _read_all(sources, folder, options)
         sha256 = sha256_of_all(paths, sources)
@@ -153,9 +161,7 @@ def _read_all(sources: Sequence[Source], folder: Path, options: TableOptions) ->
         if len(types) > 1 and not all(kind.is_numeric() for kind in types):
             frames = [frame.with_columns(pl.col(column).cast(pl.String)) for frame in frames]
     frame = pl.concat(frames, how="vertical_relaxed")
-    return _Rows(
-        frame, frame.height + faults.counts.total(), faults, found | ({"files": len(sources)} if several else {})
-    )
+    return _Rows(frame, frame.height + faults.counts.total(), faults, found)
 
 
 def _read_one(
@@ -163,6 +169,10 @@ def _read_one(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The rows of one file with the right number of fields, and its form in words."""
     wanted, kind = options.wanted(), file_kind(source)
+    for option in TEXT_OPTIONS:
+        if kind != "text" and getattr(options, option) not in (None, ()):
+            what = "Parquet" if kind == "parquet" else "JSON lines"
+            raise InputError(f"'{source.name}' is {what}: --{option} is for tables of text, leave it out.")
     if kind == "parquet":
         rows = pl.scan_parquet(source.plain, glob=False)
         names = rows.collect_schema().names()
@@ -173,13 +183,11 @@ def _read_one(
         return json_rows(source.plain, wanted, faults, source.name), {"form": "JSON lines"}
     text = find_form(
         source, folder, encoding=options.encoding, separator=options.separator, columns=options.columns,
-        quotes=options.quotes,
+        quotes=options.quotes, wanted=wanted.values(),
     )  # fmt: skip
     layout = text.layout.reading(positions(wanted, text.layout.fields, source.name, header=not options.columns))
     raw = text_rows(text.plain, layout, faults, source.name, sound=text.quotes != "unclear")
-    repeated = pl.select(pl.lit(False).repeat_by(raw.height).explode()).to_series() if raw.is_empty() else None
-    if repeated is None:
-        repeated = raw.select(pl.all_horizontal(pl.col(column) == name for column, name in wanted.items())).to_series()
+    repeated = raw.select(pl.all_horizontal(pl.col(column) == name for column, name in wanted.items())).to_series()
     raw = checks.without(raw, repeated.fill_null(False), "a row equal to the header", "user", faults)
     quotes = {"fields": "around fields", "none": "part of the text", "unclear": "around some fields"}[text.quotes]
     return raw, {
@@ -222,6 +230,9 @@ def _arranged(
     ids = {column: numbered(frame[column]) for column in IDS if column in frame.columns}
     near = {column: more for column, (_, names) in ids.items() if (more := checks.untidy(names))}
     found: dict[str, Any] = {"largest user": checks.largest_user(*ids["user"])}
+    cut_off = {column: more for column, (_, names) in ids.items() if (more := checks.in_powers_of_ten(names))}
+    if cut_off:
+        found["ids as powers of ten, as a spreadsheet cuts them"] = cut_off
     if near:
         found["ids that differ only in blanks or .0"] = near
     frame = frame.with_columns(**{column: numbers for column, (numbers, _) in ids.items()})

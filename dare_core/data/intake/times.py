@@ -239,14 +239,10 @@ def _from_parts(parts: pl.DataFrame, order: str) -> pl.Series:
 
 def moment(text: str, times: Times, option: str) -> float:
     """The key of a moment that an option gives, as a date or as a number in the unit of the log."""
-    if re.fullmatch(r"[-+]?\d+(\.\d+)?", text.strip()):
-        number = float(text)
-        found = read_times(pl.Series([text]))
-        if times.dated and found.dated:
-            return cast(float, found.key[0]) / found.per_second * times.per_second
-        return number * times.per_second if times.dated else number
+    if re.fullmatch(r"[-+]?\d+(\.\d+)?", text.strip()) and not times.dated:
+        return float(text)
     found = read_times(pl.Series([text], dtype=pl.String))
-    if not times.dated or found.key[0] is None:
+    if not (times.dated and found.dated) or found.key[0] is None:
         wanted = "a date such as 2024-01-31 or 2024-01-31T10:00" if times.dated else "a number, as the log's times are"
         raise InputError(f"{option} {cut(text)} cannot be used: give {wanted}.")
     return cast(float, found.key[0]) / found.per_second * times.per_second
