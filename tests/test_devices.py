@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import SMALL_SAMPLES, make_log
@@ -14,7 +15,16 @@ from dare_core.models.click_model import ClickModel
 from dare_core.models.embeddings import Counts
 from dare_core.models.zoo import MODELS, build_model
 from dare_core.training import devices
-from dare_core.training.devices import COPIES, check_memory, memory_needed, saved_bytes, usable_device
+from dare_core.training.devices import (
+    COPIES,
+    check_memory,
+    check_weights,
+    free_memory,
+    memory_errors,
+    memory_needed,
+    saved_bytes,
+    usable_device,
+)
 from dare_core.training.loop import Trained, train
 from dare_core.training.runs import counts_of
 from dare_core.training.store import click_key
@@ -131,3 +141,28 @@ def test_samples_count_as_memory_whatever_their_annotations_are(monkeypatch: pyt
     for field in dataclasses.fields(Samples):
         monkeypatch.setattr(field, "type", "Tensor")  # as with `from __future__ import annotations`
     assert memory_needed(model, splits, 10) == needed
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_weights(1_000)
+    monkeypatch.setattr(devices, "free_memory", lambda: 2**30)
+    with pytest.raises(InputError, match=r"4\.0 GiB .* 1\.0 GiB are free"):
+        check_weights(2**30)
+
+
+def test_an_allocation_that_fails_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="too little memory"), memory_errors():
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors():
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_a_limit_of_the_process_is_respected() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, before[1]))
+    try:
+        assert free_memory() <= 2**28
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

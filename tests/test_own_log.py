@@ -146,6 +146,7 @@ CONTENT: dict[str, Any] = {
     "reason": "<script>alert(1)</script>",
     "questions": [{"question": "?", "answer": "yes", "evidence": "it is", "estimate": 0.02, "low": 0.01, "high": 0.03}],
     "what_to_do": {"search is the bottleneck": "take it"},
+    "cautions": ["One user has 40% of the rows."],
     "facts": [{"what": "users", "on this log": "1,000"}],
     "scores": [{"model or rule": "DARE", "estimate": 0.8, "low": 0.7, "high": 0.9}],
     "cost": {"GB of weights": {"DARE": 0.004}},

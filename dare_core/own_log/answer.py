@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dare_core.data.logs import Log
 from dare_core.evaluation.intervals import Interval
 from dare_core.own_log.study import FREE, PAYS, WIDE, Config, Evidence, Learning, Size, half_of, rounded
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
@@ -14,6 +15,8 @@ Verdict = Literal["yes", "no", "cannot tell"]
 Code = Literal["yes", "wider_table", "no", "cannot_tell", "stop"]
 EXIT_STATUS: dict[Code, int] = {"yes": 0, "wider_table": 0, "no": 0, "cannot_tell": 3, "stop": 3}
 """Exit status of the command that asks."""
+MUCH = 0.05
+"""Share of a log's rows from which a caution is given."""
 VERSION = 1
 """Of the report's JSON form."""
 
@@ -195,6 +198,21 @@ def facts(log: Experiment, config: Config, size: Size, learning: Learning | None
     return [{"what": what, "on this log": value} for what, value in rows]
 
 
+def cautions(log: Log) -> list[str]:
+    """What in a log may mislead, where it is much: copies, one user, equal times."""
+    card, rows = log.card, log.card.rows_kept
+    found = []
+    if (copies := card.checks.get("exact copies", 0)) > MUCH * rows:
+        found.append(f"{copies:,} rows are exact copies of others: if they are no clicks, --copies drop.")
+    if (longest := int(np.diff(log.offsets).max())) > MUCH * rows and card.users > 1 / MUCH:
+        found.append(f"One user has {longest / rows:.0%} of the rows: if it is no person, --longest-user.")
+    if (ties := card.checks.get("rows of a user with equal times", 0)) > rows / 2:
+        found.append(
+            f"{ties / rows:.0%} of the rows share their time with another of their user: their order is drawn."
+        )
+    return found
+
+
 def power(evidence: Evidence, users: int) -> list[dict[str, str]]:
     """What differences the log can find."""
     needed = users_needed(replace(evidence.gain, estimate=PAYS), users)
@@ -220,6 +238,7 @@ def report(
             for asked in answer.questions
         ],
         "what_to_do": what_to_do(answer, learning, evidence, config) if learning else {},
+        "cautions": cautions(log.log),
         "facts": facts(log, config, size, learning) + (power(evidence, size.used) if evidence else []),
         "scores": [{"model or rule": name} | bounds(found) for name, found in ranked],
         "cost": cost(evidence) if evidence else {},

@@ -106,7 +106,7 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
 
 def answer_text(content: Mapping[str, Any]) -> str:
     """The report's answer for a terminal."""
-    lines = [f"\n{content['headline']} {content['reason']}"]
+    lines = [f"\n{content['headline']} {content['reason']}", *content["cautions"]]
     for number, asked in enumerate(content["questions"], 1):
         known = asked.get("estimate") is not None
         bounds = " {estimate:+.4f} [{low:+.4f}, {high:+.4f}]".format(**asked) if known else ""

@@ -1,8 +1,11 @@
 """The device of a training, and whether its memory suffices: said before the training starts."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,44 @@ from dare_core.models.click_model import ClickModel
 
 GIB = 2**30
 COPIES = 4
-"""What dense Adam keeps of every weight: itself, its gradient, two moments."""
+"""What dense Adam keeps of every weight: itself, its gradient, two moments. Row-wise Adam needs no dense gradient, but
+the best weights are kept beside."""
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, or up to a limit of the process."""
+    free = int(psutil.virtual_memory().available)
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, limit - psutil.Process().memory_info().vms)
+    return max(free, 0)
+
+
+def check_weights(weights: int) -> None:
+    """Raise InputError where this machine's memory does not hold a training of so many bytes of weights."""
+    needed, free = COPIES * weights, free_memory()
+    if needed > free:
+        raise InputError(
+            f"This training needs {needed / GIB:.1f} GiB of memory for its tables and their optimiser, "
+            f"{free / GIB:.1f} GiB are free: take a smaller size, or a log with fewer items."
+        )
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn an allocation that fails into one sentence."""
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError("There is too little memory: take a smaller size or batch, or fewer users.") from error
+    except RuntimeError as error:
+        words = str(error).splitlines()[0]
+        if "memory" not in words:
+            raise
+        raise InputError(f"There is too little memory ({words}): take a smaller size or batch.") from error
 
 
 def usable_device(name: str) -> torch.device:

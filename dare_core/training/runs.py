@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -19,9 +20,10 @@ from dare_core.config import RunConfig, SampleConfig
 from dare_core.data.logs import Log, load
 from dare_core.data.samples import Samples, make_samples, target_rows
 from dare_core.models.embeddings import Counts
-from dare_core.models.zoo import ClickModel, build_model
+from dare_core.models.zoo import ClickModel, build_model, compose
 from dare_core.schedule import in_processes, side_by_side
 from dare_core.training.code_hash import code_hash
+from dare_core.training.devices import COPIES, free_memory, size_of
 from dare_core.training.gradients import GradientRecord
 from dare_core.training.loop import batch_samples, seeds_of, train
 from dare_core.training.store import (
@@ -133,6 +135,12 @@ class RunStore(Store):
             opened.targets[config.samples] = len(target_rows(opened.log, config.samples)["train"][0])
         return batch_samples(config.training, opened.targets[config.samples] * (1 + config.samples.negatives))
 
+    def _weights(self, config: RunConfig) -> int:
+        """Bytes of a run's weights, without allocating them."""
+        with torch.device("meta"):
+            model = compose(config.model, counts_of(self.log(config.log), config.samples), config.training)
+        return size_of(*model.state_dict().values())
+
     def _environment(self) -> dict[str, Any]:
         return environment() | {"device": self.device, "threads": self.threads}
 
@@ -155,6 +163,9 @@ class RunStore(Store):
         keys = [self.key(config) for config in configs]
         missing = {key: config for key, config in zip(keys, configs, strict=True) if not (runs_root() / key).is_dir()}
         workers = min(len(missing), side_by_side() // self.threads) if self.device == "cpu" else 1
+        if workers > 1:  # fewer where memory does not hold as many
+            largest = max(self._weights(config) for config in missing.values())
+            workers = min(workers, max(1, free_memory() // (COPIES * largest)))
         with tqdm(total=len(missing), unit="run", disable=None if self.progress else True, leave=False) as bar:
             if workers > 1:
                 for key in in_processes(partial(_compute, threads=self.threads), missing.values(), workers):
