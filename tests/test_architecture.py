@@ -38,9 +38,9 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 12_650,  # target 9,000
-    "lines of code": 8_360,  # target 6,000: docstrings, comments and blank lines apart
-    "lines of the reader's core": 3_450,  # target 2,500
+    "lines": 12_580,  # target 9,000
+    "lines of code": 8_320,  # target 6,000: docstrings, comments and blank lines apart
+    "lines of the reader's core": 3_440,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,
 }
