@@ -115,7 +115,8 @@ def test_l2_is_the_published_penalty(log: Log) -> None:
     """Weight decay of 2 * l2 is the gradient of l2 * ||w||^2."""
     config = TrainingConfig(l2=0.01)
     model = build_model(ModelConfig(size=4), counts_of(log, SMALL_SAMPLES), config)
-    (tables, of_tables), (rest, of_rest) = Steps(model, config, 10, row_wise=False).dense.groups
+    groups = Steps(model, config, 10, row_wise=False).dense.param_groups
+    (tables, of_tables), (rest, of_rest) = ((group["params"], group["weight_decay"]) for group in groups)
     assert (of_tables, of_rest) == (0.0, 0.02)
     names = {id(p): n for n, p in model.named_parameters()}
     assert all("sets" in names[id(p)] for p in tables)

@@ -36,7 +36,9 @@ class LearnedScore(nn.Module):
         out, slope = self.out.weight.squeeze(0), self.activation.weight  # (36,), (1,)
         linear = (out @ matrix) @ k.mT + (constant @ out).unsqueeze(-1)  # (H, C, N)
         above = []  # what the hidden units above 0 add, (H, N, C)
-        histories = max(1, BLOCK // max(1, k.shape[1] * constant[0].numel())) if len(q) else 1
+        histories = max(1, BLOCK // max(1, k.shape[1] * constant.shape[1] * len(out)))
+        if k.device.type != "cpu":
+            histories = max(1, len(k))
         blocks = (part.split(histories) for part in (constant.flatten(1), k, matrix.flatten(1, 2)))
         for of_target, rows, weights in zip(*blocks, strict=True):
             hidden = torch.baddbmm(of_target.unsqueeze(1), rows, weights.mT).relu_()  # (H', N, C * 36)

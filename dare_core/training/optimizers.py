@@ -1,51 +1,14 @@
 """Adam on a model: dense for most parameters, row by row for large embedding tables."""
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor, nn
 
 from dare_core.config import TrainingConfig
 from dare_core.data.samples import Batch
 from dare_core.models.click_model import ClickModel
-from dare_core.training.row_adam import BETAS, EPSILON, RowAdam
+from dare_core.training.row_adam import RowAdam
 
 FEWEST_ROWS = 4_096
 """Rows of a table below which the dense step takes less time than to look for those that a batch reads."""
-
-
-class DenseAdam:
-    """Adam on whole parameters, in groups with a weight decay each: PyTorch's own kernel without its bookkeeping,
-    which takes several times as long. A parameter gets a gradient at every step, or at none."""
-
-    def __init__(self, groups: Iterable[tuple[list[nn.Parameter], float]], learning_rate: float) -> None:
-        self.groups: list[tuple[list[Tensor], float]] = [(list(own), decay) for own, decay in groups if own]
-        self.learning_rate = learning_rate
-        every = [parameter for parameters, _ in self.groups for parameter in parameters]
-        self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in every}
-        self.steps = torch.zeros((), device=every[0].device if every else None)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Step what has a gradient."""
-        self.steps += 1
-        for parameters, decay in self.groups:
-            trained = [parameter for parameter in parameters if parameter.grad is not None]
-            torch._fused_adam_(
-                trained,
-                [parameter.grad for parameter in trained if parameter.grad is not None],
-                [self.moments[parameter][0] for parameter in trained],
-                [self.moments[parameter][1] for parameter in trained],
-                [],
-                [self.steps] * len(trained),
-                lr=self.learning_rate,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=decay,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-            )
 
 
 class Steps:
@@ -64,12 +27,16 @@ class Steps:
         if row_wise and any(len(table) >= fewest for table in tables):
             self.rows = RowAdam(model.table_sets(), config.learning_rate, steps, fewest)
         dense = [table for table in tables if not row_wise or len(table) < fewest]
-        self.dense = DenseAdam([(dense, 0.0), (model.dense_parameters(), 2 * config.l2)], config.learning_rate)
+        groups = ((dense, 0.0), (model.dense_parameters(), 2 * config.l2))
+        self.dense = torch.optim.Adam(
+            [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights],
+            config.learning_rate,
+            fused=True,
+        )
 
     def prepare(self, batch: Batch) -> None:
         """Before the forward pass."""
-        for parameter in self.dense.moments:
-            parameter.grad = None
+        self.dense.zero_grad()
         if self.rows is not None:
             self.rows.prepare(batch)
 
