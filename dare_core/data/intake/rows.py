@@ -74,6 +74,16 @@ def check_values(counts: Mapping[Any, int], wanted: Sequence[Any], path: Path | 
             raise InputError(f"'{path}' has no row with behaviour {cut(value)}: its values are {listed or 'none'}.")
 
 
+def plain_types(frame: pl.DataFrame, wanted: Mapping[str, str], name: str) -> pl.DataFrame:
+    """Columns whose values are single ones; text of every kind as text."""
+    for column, kind in frame.schema.items():
+        if kind.is_nested() or isinstance(kind, pl.Object):
+            raise InputError(f"'{name}': column '{cut(wanted[column], False)}' holds lists or records, not ids.")
+        if isinstance(kind, pl.Categorical | pl.Enum | pl.Binary | pl.Null | pl.Boolean | pl.Time | pl.Duration):
+            frame = frame.with_columns(pl.col(column).cast(pl.String, strict=False))
+    return frame
+
+
 def within_period(frame: pl.DataFrame, times: Times | None, options: PeriodOptions) -> tuple[pl.DataFrame, list[str]]:
     """The rows of the period that is asked for; their `time` is the key of `times`."""
     if options.since is None and options.until is None:

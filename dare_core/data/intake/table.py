@@ -19,6 +19,7 @@ from dare_core.data.intake.rows import (
     check_values,
     number,
     numbered,
+    plain_types,
     settle,
     within_period,
 )
@@ -27,6 +28,7 @@ from dare_core.data.intake.times import Times, read_times
 from dare_core.errors import InputError
 
 IDS = ("user", "item", "category")
+KEPT = ("user", "item", "category", "behaviour", "time")
 TEXT_OPTIONS = ("columns", "separator", "quotes", "encoding")
 COLUMNS = ("user", "item", "category", "time", "behaviour", "label", "group")
 
@@ -178,7 +180,7 @@ def _read_one(
         names = rows.collect_schema().names()
         at = positions(wanted, names, source.name, header=False)
         raw = rows.select(**{column: pl.col(names[place]) for column, place in at.items()}).collect()
-        return _plain_types(raw, source, wanted).with_row_index("line", offset=1), {"form": "Parquet"}
+        return plain_types(raw, wanted, source.name).with_row_index("line", offset=1), {"form": "Parquet"}
     if kind == "json":
         return json_rows(source.plain, wanted, faults, source.name), {"form": "JSON lines"}
     text = find_form(
@@ -195,16 +197,6 @@ def _read_one(
         "quotes": quotes if text.has_quotes else "none",
         "header": "named by --columns" if options.columns else f"line {layout.skip}",
     }  # fmt: skip
-
-
-def _plain_types(frame: pl.DataFrame, source: Source, wanted: dict[str, str]) -> pl.DataFrame:
-    """Columns whose values are single ones; text of every kind as text."""
-    for column, kind in frame.schema.items():
-        if kind.is_nested() or isinstance(kind, pl.Object):
-            raise InputError(f"'{source.name}': column '{cut(wanted[column], False)}' holds lists or records, not ids.")
-        if isinstance(kind, pl.Categorical | pl.Enum | pl.Binary | pl.Null | pl.Boolean | pl.Time | pl.Duration):
-            frame = frame.with_columns(pl.col(column).cast(pl.String, strict=False))
-    return frame
 
 
 def _narrowed(frame: pl.DataFrame, times: Times | None, options: TableOptions) -> tuple[pl.DataFrame, list[str]]:
@@ -285,7 +277,7 @@ def _numbered(frame: pl.DataFrame, times: Times | None, options: TableOptions) -
         )
     every = pl.concat([log["item"], *([] if shown is None else [shown.filter(shown > 0)])])
     ids = number(every)
-    reading: dict[str, Any] = {"frame": log.with_columns(item=ids.head(log.height)).select(*_KEPT)}
+    reading: dict[str, Any] = {"frame": log.with_columns(item=ids.head(log.height)).select(*KEPT)}
     if shown is not None:
         codes = np.zeros(len(shown), np.int32)
         codes[(shown > 0).to_numpy()] = ids[log.height :].to_numpy()
@@ -304,6 +296,3 @@ def _numbered(frame: pl.DataFrame, times: Times | None, options: TableOptions) -
         reading["item_group"] = np.append(0, number(of_item).to_numpy()).astype(np.int32)
         said.append(f"Items are in {of_item.n_unique():,} groups by '{options.group}', each in its most frequent one.")
     return reading, said
-
-
-_KEPT = ("user", "item", "category", "behaviour", "time")
