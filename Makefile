@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, so that each takes one thread.
 ALONE := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: book test test-fuxictr notebooks mutants env lock lint clean
+.PHONY: book test test-fuxictr notebooks mutants long env lock lint clean
 
 book: env
 	$(BIN)/dare book --profile $(PROFILE)
@@ -40,6 +40,12 @@ notebooks: env
 
 # Deliberate mistakes, one at a time: each must fail a test. About half an hour.
 mutants: env
+	$(BIN)/python tests/mutants.py
+
+# What takes longer than `make test` should: random input, killed commands, deliberate mistakes. About two hours.
+long: env
+	$(ALONE) $(BIN)/python tests/fuzz.py 100_000
+	$(ALONE) $(BIN)/python tests/kills.py 100
 	$(BIN)/python tests/mutants.py
 
 env: .venv/.installed

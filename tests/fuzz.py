@@ -1,8 +1,10 @@
-"""Random files for the reader of tables: each becomes a log or is refused in words, nothing else.
+"""Random input for the reader of tables, for parameters of chapters and for the authors' files: each is read, or
+refused in words, nothing else.
 
     .venv/bin/python tests/fuzz.py 100_000 [FIRST_SEED]
 
-prints how many became a log, and stops at the first that did neither, with its seed.
+prints how many were read, and stops at the first that was neither, with its seed. Of ten inputs eight are files of
+tables, one is parameters, one is a file of the authors' kind.
 """
 
 import bz2
@@ -13,9 +15,10 @@ import os
 import random
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 SEPARATORS = [",", "\t", ";", "|", "::", " ", "\x01"]
 IDS = ["7", "7.0", " 7", "NULL", "nan", "", "\\N", "zoë", 'a "b"', '"', "a\nb", "1e3", "9" * 25, "x" * 300, "\x00"]
@@ -125,18 +128,83 @@ def attempt(path: Path, data: bytes, options: dict[str, Any]) -> str:
     return "log"
 
 
+VALUES: list[Any] = [
+    "", "0", "-1", "1", "3", "20", "200", "1e3", "1.5", "nan", "inf", "9" * 30, "true", "auto", "all", "DARE",
+    "DIN,TWIN",    "generated", "no such", ",", "a,,b", "5,1", "0.1,x", "user", "time", "cpu", "[", "{}", "\x00",
+    "zoë", 7, 0.5, True, None,
+]  # fmt: skip
+
+
+def attempt_parameters(seed: int) -> str:
+    """Random parameters of a chapter: `read`, or the words of the refusal."""
+    from dare_core.errors import InputError
+    from dare_core.studies.settings import CONFIGS
+
+    draw = random.Random(seed)
+    name = draw.choice(list(CONFIGS))
+    fields = [*CONFIGS[name].model_fields, "no such"]
+    values = {draw.choice(fields): draw.choice(VALUES) for _ in range(draw.randint(1, 5))}
+    try:
+        CONFIGS[name].checked(values)
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 2_500, error
+        return str(error)
+    return "read"
+
+
+OFFICIAL = Path(__file__).parent / "official"
+
+
+def attempt_published(path: Path, seed: int) -> str:
+    """A damaged file of the authors' kind: `read`, or the words of the refusal."""
+    from dare_core.errors import InputError
+    from dare_core.published.samples import read_samples, read_table
+    from dare_core.published.weights import read_batch, read_config, read_weights
+
+    draw = random.Random(seed)
+    source = draw.choice(["dare.json", "batch.npz", "samples.npy", "weights.safetensors"])
+    known = OFFICIAL / source
+    data = bytearray(known.read_bytes() if known.exists() and draw.random() < 0.8 else random_bytes(draw))
+    for _ in range(draw.choice([1, 3, 20])):
+        at = draw.randrange(len(data) + 1)
+        data[at : at + draw.choice([0, 1, 50])] = draw.choice([b"", b"0", b"-1", b"\xff", b'"', b"null", b"[1]"])
+    path = path.with_name(source)
+    path.write_bytes(data)
+    reads = {
+        "dare.json": lambda: read_config(path),
+        "batch.npz": lambda: (read_batch(path, read_config(OFFICIAL / "dare.json")), read_table(path)),
+        "samples.npy": lambda: read_samples(path, True),
+        "weights.safetensors": lambda: read_weights(path, True),
+    }
+    try:
+        reads[source]()
+    except InputError as error:
+        assert len(str(error)) < 2_500, error
+        return str(error)
+    return "read"
+
+
+def attempt_any(path: Path, seed: int) -> bool:
+    """One input of any kind; whether it was read."""
+    if seed % 10 == 8:
+        return attempt_parameters(seed) == "read"
+    if seed % 10 == 9:
+        return attempt_published(path, seed) == "read"
+    return attempt(path, *case(seed)) == "log"
+
+
 def main(count: int, first: int) -> None:
-    """Try so many files."""
-    kinds: Counter[str] = Counter()
+    """Try so many inputs."""
+    read = 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DARE_STORE"] = f"{folder}/store"
-        for seed in range(first, first + count):
+        for seed in tqdm(range(first, first + count), disable=None):
             try:
-                kinds["log" if attempt(Path(folder) / "file", *case(seed)) == "log" else "refused"] += 1
+                read += attempt_any(Path(folder) / "file", seed)
             except BaseException:
-                print(f"seed {seed}: {case(seed)}")
+                print(f"seed {seed}")
                 raise
-    print(f"{count:,} files: {kinds['log']:,} became a log, {kinds['refused']:,} were refused in words")
+    print(f"{count:,} inputs: {read:,} were read, {count - read:,} were refused in words")
 
 
 if __name__ == "__main__":

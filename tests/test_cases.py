@@ -685,3 +685,9 @@ def test_the_fuzz_makes_logs_too(tmp_path: Path) -> None:
     """Else it would try refusals alone."""
     found = [fuzz.attempt(tmp_path / "file", *fuzz.case(seed)) for seed in random.Random(0).sample(range(10**6), 60)]
     assert found.count("log") >= 6
+
+
+@pytest.mark.parametrize("kind", [8, 9])
+def test_random_parameters_and_authors_files_are_read_or_refused(kind: int, tmp_path: Path) -> None:
+    read = [fuzz.attempt_any(tmp_path / "file", 10 * seed + kind) for seed in range(200)]
+    assert 0 < sum(read) < len(read)

@@ -5,11 +5,10 @@ its source is trusted. Even then only arrays and lists of numbers are let throug
 """
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -162,16 +161,22 @@ def write_table(path: Path, table: SampleTable) -> None:
         np.savez_compressed(stream, **asdict(table))
 
 
-def read_table(path: Path) -> SampleTable:
-    """Read what `write_table` wrote."""
+def read_arrays(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """Some arrays of an `.npz` file. Raises InputError, which says that the file does not hold `what`."""
     try:
         stored = np.load(path, allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")
         with stored:
-            return SampleTable(*(stored[column.name] for column in fields(SampleTable)))
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} does not hold samples, as `dare official import` writes them: {error}.") from error
+            return {name: stored[name] for name in names}
+    except Exception as error:  # what a damaged archive raises cannot be listed
+        raise InputError(f"{path} does not hold {what}: {error}.") from error
+
+
+def read_table(path: Path) -> SampleTable:
+    """Read what `write_table` wrote."""
+    names = [column.name for column in fields(SampleTable)]
+    return SampleTable(**read_arrays(path, names, "samples, as `dare official import` writes them"))
 
 
 def export_log(name: str, seed: int, folder: Path, config: SampleConfig | None = None) -> list[Path]:

@@ -6,9 +6,7 @@ are let through.
 """
 
 import json
-import pickle
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from dare_core.models.click_model import PADDING_SCORE
 from dare_core.models.embeddings import Counts
 from dare_core.published.config import OfficialConfig, official_config, published_arguments
 from dare_core.published.model import POSITIONS, build_official, labelled_loss, load_weights, published_weights
-from dare_core.published.samples import need_trust
+from dare_core.published.samples import need_trust, read_arrays
 from dare_core.training.runs import WEIGHTS, read_run
 from dare_core.training.store import find_run
 
@@ -44,7 +42,7 @@ def read_weights(path: Path, trust: bool) -> dict[str, Tensor]:
     need_trust(path, trust)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # what a damaged pickle raises cannot be listed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} does not hold weights alone, or is damaged ({reason}).") from error
     if not isinstance(weights, dict) or not all(
@@ -58,14 +56,7 @@ def read_batch(path: Path, config: OfficialConfig) -> tuple[Batch, Tensor]:
     """Batch of B samples and labels (B,) from an `.npz` file with `item`, `category`, `label` (B,),
     `history_items` and `history_categories` (B, max_length), 0 being padding."""
     names = ("item", "category", "label", "history_items", "history_categories")
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with stored:
-            arrays = {name: stored[name] for name in names}
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} is not a batch with the arrays {', '.join(names)}: {error}.") from error
+    arrays = read_arrays(path, names, f"a batch with the arrays {', '.join(names)}")
     samples = len(arrays["item"]) if arrays["item"].ndim else 0
     limits = {"label": 2, "item": config.item_n, "history_items": config.item_n}
     for name, array in arrays.items():
