@@ -39,6 +39,7 @@ def found(gain: Interval, wider: Interval | None = None, chosen: Interval | None
     values: dict[str, Any] = {
         "gain": gain,
         "wider": wider or gain,
+        "wide_gain": ABOVE,
         "chosen": chosen or gain,
         "chosen_k": {"DARE": 20, "TWIN": 5},
         "half_lost": between(-0.002, 0.002),
@@ -60,6 +61,8 @@ ABOVE, ZERO, BELOW = between(0.01, 0.03), between(-0.01, 0.02), between(-0.03, -
         (known(), found(ABOVE), "yes"),
         (known(), found(ABOVE, wider=ZERO), "wider_table"),
         (known(), found(ABOVE, wider=BELOW), "wider_table"),
+        (known(), found(ABOVE, wider=ZERO, chosen=ZERO), "wider_table"),
+        (known(), found(ABOVE, wider=ZERO, wide_gain=ZERO), "cannot_tell"),  # neither beats the other
         (known(), found(ABOVE, chosen=ZERO), "cannot_tell"),
         (known(), found(ABOVE, chosen=BELOW), "no"),
         (known(), found(ZERO), "cannot_tell"),

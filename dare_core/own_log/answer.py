@@ -67,9 +67,10 @@ def learned(learning: Learning) -> Question:
         notes.append(f"{learning.new_targets:,} test targets are new to their user, too few to test on them")
     else:
         notes.append(f"AUC on items new to their user {learning.new}")
-    if learning.new_targets == 0 or (learning.new is not None and learning.new.low <= 0.5):
+    chance = learning.new_targets == 0 or (learning.new is not None and learning.new.low <= 0.5)
+    if chance and not found.not_learned:
         answer = "no"
-        notes.append("so that all that is known to be learned is that users repeat")
+        notes.append("nothing is known to be learned but that users repeat")
     if learning.collapsed:
         notes.append(f"training collapsed ({', '.join(learning.collapsed)})")
     return Question("Have the models learned?", answer, "; ".join(notes))
@@ -121,21 +122,20 @@ def decide(learning: Learning, evidence: Evidence | None, config: Config, users:
     questions = [first, *further_questions(evidence, config)]
     _, gain, wider, chosen = questions[:4]
     lead = f"DARE minus TWIN is {evidence.gain}"
-    for question, measured in ((gain, evidence.gain), (chosen, evidence.chosen)):
-        if question.answer == "cannot tell":
-            headline = f"Cannot tell: about {users_needed(measured, users):,} users are needed."
-            reason = f"{question.evidence} is {measured}: neither 0 nor a gain worth having is excluded."
-            if question is chosen:
-                reason = f"{lead} at K = {config.top_k}; but {reason[0]}{reason[1:]}"
-            return Answer("cannot_tell", headline, reason, questions)
     if gain.answer == "no":
         return Answer("no", "No.", f"{lead}: a gain of one per mille is excluded.", questions)
-    if chosen.answer == "no":
+    if gain.answer == "yes" and wider.answer != "yes" and evidence.wide_gain.low > 0:
+        reason = f"{lead}; that of a TWIN of as many parameters minus TWIN is {evidence.wide_gain}, "
+        reason += f"and DARE minus it {evidence.wider}."
+        return Answer("wider_table", "Yes, but a wider table does it.", reason, questions)
+    if gain.answer == wider.answer == "yes" and chosen.answer == "no":
         reason = f"{lead} at K = {config.top_k}, but {evidence.chosen} once both choose K."
         return Answer("no", "No: choose K instead.", reason, questions)
-    if wider.answer != "yes":
-        reason = f"{lead}; minus a TWIN of as many parameters {evidence.wider}."
-        return Answer("wider_table", "Yes, but a wider table does it.", reason, questions)
+    for question, measured in ((gain, evidence.gain), (wider, evidence.wider), (chosen, evidence.chosen)):
+        if question.answer != "yes":
+            headline = f"Cannot tell: about {users_needed(measured, users):,} users are needed."
+            reason = f"{question.evidence} is {measured}: neither 0 nor a gain worth having is excluded."
+            return Answer("cannot_tell", headline, reason if question is gain else f"{lead}; but {reason}", questions)
     return Answer("yes", "Yes.", f"{lead}, and stays above 0 at equal size and at chosen K.", questions)
 
 
@@ -149,8 +149,11 @@ def too_small(size: Size) -> Answer:
 def what_to_do(answer: Answer, learning: Learning, evidence: Evidence | None, config: Config) -> dict[str, str]:
     """Advice by whether the search stage is the bottleneck."""
     if evidence is None:
-        rule = learning.competence.rule
-        text = f"Serve the rule ({rule}) until a model beats it; more users or another learning rate come first."
+        found = learning.competence
+        if found.rule_interval.low <= 0.5:
+            text = "Nothing tried here predicts a click: check which columns hold user, item, category and time."
+        else:
+            text = f"Serve the rule ({found.rule}) until a model beats it: more users, or another learning rate."
         return {"in any case": text}
     best = max(evidence.scores, key=lambda name: evidence.scores[name].estimate)
     half = half_of(config)

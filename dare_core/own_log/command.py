@@ -111,5 +111,5 @@ def answer_text(content: Mapping[str, Any]) -> str:
         known = asked.get("estimate") is not None
         bounds = " {estimate:+.4f} [{low:+.4f}, {high:+.4f}]".format(**asked) if known else ""
         lines.append(f"  {number}. {asked['question']} {asked['answer']}: {asked['evidence']}{bounds}")
-    lines += [f"  If {when}: {advice}" for when, advice in content["what_to_do"].items()]
+    lines += [f"  {when.capitalize()}: {advice}" for when, advice in content["what_to_do"].items()]
     return "\n".join(lines)

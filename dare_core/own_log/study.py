@@ -260,6 +260,7 @@ class Evidence:
 
     gain: Interval  # minus TWIN
     wider: Interval  # minus TWIN of as many parameters
+    wide_gain: Interval  # of that TWIN, minus TWIN
     chosen: Interval  # minus TWIN, each with its K of highest validation AUC
     chosen_k: dict[str, int]
     half_lost: Interval  # minus DARE with half the attention size
@@ -271,8 +272,12 @@ class Evidence:
 
 
 def collapsed(run: Run) -> bool:
-    """Whether a training fell back: its last validation AUC has lost more than half of the best one's lead on 1/2."""
-    return run.history[-1].auc - 0.5 < (run.best.auc - 0.5) / 2
+    """Whether a training fell back: its last validation AUC has lost more than half of the best one's lead on 1/2.
+
+    A lead of less than .05 is none that could be lost.
+    """
+    lead = run.best.auc - 0.5
+    return lead > 0.05 and run.history[-1].auc - 0.5 < lead / 2
 
 
 def best_k(runs: Mapping[int, Sequence[Run]]) -> int:
@@ -320,6 +325,7 @@ def gather(log: Experiment, config: Config) -> Evidence:
     return Evidence(
         gain=interval(aucs[CLAIMED] - aucs[REFERENCE]),
         wider=interval(aucs[CLAIMED] - aucs[WIDE]),
+        wide_gain=interval(aucs[WIDE] - aucs[REFERENCE]),
         chosen=interval(best[0] - best[1]),
         chosen_k=chosen_k,
         half_lost=interval(aucs[CLAIMED] - aucs[HALF]),
