@@ -235,9 +235,18 @@ def draw_negatives(
         if not len(redo):
             return items.reshape(-1, count)
         items[redo] = draw(redo)
-    raise InputError(
-        f"{len(np.unique(owner[redo]))} users have clicked nearly every item that a negative could be: "
-        "use negative_rule any."
+    raise everything_clicked(unclicked, np.unique(owner[redo]))
+
+
+def everything_clicked(log: Log, users: np.ndarray) -> InputError:
+    """The error for users who have clicked nearly every item that a negative could be."""
+    fewest = int(np.diff(log.offsets)[users].min())
+    largest = log.card.checks.get("largest user")
+    named = f" ({largest})" if largest else ""
+    several = "1 user has" if len(users) == 1 else f"{len(users):,} users have"
+    return InputError(
+        f"{several} clicked nearly every item that a negative could be{named}: leave out users with so many rows when "
+        f"the file is read (--longest-user {fewest - 1}), or use negative_rule any, which changes the task for all."
     )
 
 

@@ -213,6 +213,10 @@ def cautions(log: Log) -> list[str]:
         found.append(
             f"{ties / rows:.0%} of the rows share their time with another of their user: their order is drawn."
         )
+    if (zero := card.checks.get("times of zero", 0)) > MUCH * rows:
+        found.append(f"{zero:,} rows have a time of zero and come first in their histories.")
+    if alike := card.checks.get("ids that differ only in blanks or .0"):
+        found.append(f"Ids differ only in blanks or .0 ({alike}): --ids tidy makes them one.")
     return found
 
 

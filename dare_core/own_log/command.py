@@ -12,6 +12,7 @@ import torch
 
 from dare_core.book import execute_chapter
 from dare_core.data.logs import Card
+from dare_core.errors import InputError
 from dare_core.files import store_root
 from dare_core.models.zoo import build_model
 from dare_core.own_log import study
@@ -99,6 +100,10 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
     parameters = config.model_dump(mode="json", exclude_defaults=True) | {"results": str(folder), "world_users": 0}
     executed = execute_chapter(CHAPTER, parameters, folder)
     content = json.loads((folder / REPORT[1]).read_text("utf-8"))
+    if content["log"]["fingerprint"] != read.card.fingerprint:
+        raise InputError(
+            f"another process replaced the log '{read.card.name}' meanwhile: give each a --name of its own."
+        )
     say(answer_text(content))
     say(f"report:   {folder / REPORT[0]}\ndata:     {folder / REPORT[1]}\nnotebook: {executed}")
     return EXIT_STATUS[content["answer"]]
