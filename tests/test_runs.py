@@ -229,6 +229,10 @@ def test_a_failure_keeps_what_is_finished(own_store: Path, monkeypatch: pytest.M
     config = stored_log()
     bad = config.model_copy(update={"model": ModelConfig(name="nothing")})
     monkeypatch.setenv("DARE_WORKERS", "2")
+    with pytest.raises(InputError, match="nothing"):  # before anything starts
+        RunStore(progress=False).get_many([config, bad])
+    assert not list_runs()
+    monkeypatch.setattr(RunStore, "_weights", lambda store, config: 1)  # it fails when it is its turn
     with pytest.raises(InputError, match="nothing"):
         RunStore(progress=False).get_many([config, bad])
     assert [run.config for run in list_runs()] == [config]
