@@ -113,7 +113,8 @@ def prepare_file(config: Config) -> Log:
         return load(COMPLETE_JOURNEY if config.logs == AUTO else config.logs)
     options = reader_options(config)
     if not config.path:
-        config = config.model_copy(update={"path": str(demonstration_file(config))})
+        file = demonstration_file(config)
+        config = config.model_copy(update={"path": str(file), "logs": f"demonstration-{file.stem}"})
         options = {"user": "visitor", "item": "page", "category": "section"}
     return prepare("table", paths_of(config), name=name_of(config, options), on_bad_rows=config.on_bad_rows, **options)
 
