@@ -14,6 +14,7 @@ from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval, interval
 from dare_core.own_log import study
 from dare_core.own_log.answer import EXIT_STATUS, decide, learned, shown_card, too_small, users_needed
+from dare_core.own_log.file import prepare_file
 from dare_core.own_log.page import page, write_report
 from dare_core.own_log.study import Config, Evidence, Learning, Size, resolved, size_of, targets_for
 from dare_core.studies.experiment import Competence, Record
@@ -224,7 +225,7 @@ def test_a_dry_run_trains_nothing(
 def test_all_six_questions_are_answered_on_a_generated_world() -> None:
     settings = {"world_users": 40, "history": 50, "shortest_user": 60, "targets": 4, "seeds": 1, "size": 4, "top_k": 10}
     config = Config.checked(settings | {"epochs": 1})
-    read = study.prepare_file(config)
+    read = prepare_file(config)
     log = Record.start("your_own_log", config).use(read.card.name)
     learning = study.learn(log)
     evidence = study.gather(log, config)

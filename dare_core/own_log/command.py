@@ -17,6 +17,7 @@ from dare_core.files import store_root
 from dare_core.models.zoo import build_model
 from dare_core.own_log import study
 from dare_core.own_log.answer import EXIT_STATUS, learned, too_small
+from dare_core.own_log.file import prepare_file
 from dare_core.own_log.page import REPORT
 from dare_core.schedule import side_by_side
 from dare_core.studies.experiment import Experiment, Record
@@ -80,15 +81,16 @@ def diagnose(values: Mapping[str, Any], out: Path | None, dry_run: bool, say: Ca
     say : prints
     """
     config = study.Config.checked({"world_users": 0, **values})
-    read = study.prepare_file(config)
+    read = prepare_file(config)
     say("What was read:\n" + understood(read.card))
     config = study.resolved(config.model_copy(update={"path": "", "logs": read.card.name}), read)
     log = Record.start(CHAPTER, config).use(read.card.name)
     size = study.size_of(log)
+    drawn = "" if config.all_users else " (users are drawn by a fixed seed: --all-users takes all)"
     say(
         f"What is trained: histories of {config.history}, K = {config.top_k}, {config.targets} training targets per "
         f"user; {size.used:,} users with at least {config.shortest_user} clicks, {size.training_samples:,} training "
-        f"samples, {size.steps:,} steps per epoch, {config.seeds} seeds"
+        f"samples{drawn}, {size.steps:,} steps per epoch, {config.seeds} seeds"
     )
     small = size.too_small
     if dry_run:
