@@ -164,7 +164,7 @@ def what_to_do(answer: Answer, learning: Learning, evidence: Evidence | None, co
             "yes": "Take DARE.",
             "wider_table": f"Take {WIDE}: one table, as many parameters.",
             "no": "Keep one table.",
-            "cannot_tell": "Keep one table until there are more users.",
+            "cannot_tell": "Keep one table until more users tell.",
             "stop": "",
         }[answer.code]
     )
