@@ -40,9 +40,9 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 14_480,  # target 9,000
-    "lines of code": 9_760,  # target 6,000: docstrings, comments and blank lines apart
-    "lines of the reader's core": 3_520,  # target 2,500
+    "lines": 14_500,  # target 9,000
+    "lines of code": 9_800,  # target 6,000: docstrings, comments and blank lines apart
+    "lines of the reader's core": 3_550,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,
 }
