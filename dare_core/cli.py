@@ -32,16 +32,6 @@ Parameters = Annotated[
     list[str] | None, typer.Option("-p", help="a setting of the study, key=value; may be given again")
 ]
 Key = Annotated[str, typer.Argument(help="the run's key, or the start of it")]
-READING = (
-    "columns", "separator", "quotes", "encoding", "time_form", "ties", "copies", "ids", "leave_out_users",
-    "longest_user",
-)  # fmt: skip
-"""Options of `dare diagnose` that say how a file is read."""
-STUDIED = (
-    "user", "item", "category", "time", "behaviour", "keep", "since", "until", "on_bad_rows", "split", "all_users",
-    "show_ids", "seeds", "seed",
-)  # fmt: skip
-"""Options of `dare diagnose` that are parameters of its chapter under the same name."""
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 app.add_typer(official_app, name="official")
@@ -90,31 +80,14 @@ def card_lines(card: Any) -> str:
 
 
 @data_app.command("prepare")
+@options.reads_a_table
 def data_prepare(
     reader: Annotated[str, typer.Argument(help="taobao, tmall, complete_journey or table")],
     paths: options.Paths = None,
     name: Annotated[str, typer.Option(help="name to store it under; by default the reader's")] = "",
     on_bad_rows: options.OnBadRows = "refuse",
-    user: options.User = "",
-    item: options.Item = "",
-    category: options.Category = "",
-    time: options.Time = "",
-    behaviour: options.Behaviour = "",
-    keep: options.Keep = "",
-    label: options.Label = "",
     group: Annotated[str, typer.Option(help="column with a group of the item, for example its city")] = "",
-    columns: options.Columns = "",
-    separator: options.Separator = "",
-    quotes: options.Quotes = None,
-    encoding: options.Encoding = "",
-    time_form: options.TimeForm = "",
-    ties: options.Ties = "shuffle",
-    copies: options.Copies = "keep",
-    ids: options.Ids = "keep",
-    leave_out_users: options.LeaveOutUsers = "",
-    longest_user: options.LongestUser = None,
-    since: options.Since = "",
-    until: options.Until = "",
+    reading: Mapping[str, Any] = {},
 ) -> None:
     """Read a raw log into the store and print its data card: what was found, kept and is to be looked at.
 
@@ -124,11 +97,10 @@ def data_prepare(
 
     Example: dare data prepare table clicks.csv --user visitor --item page --category section --name mine
     """
-    own = {"reader": reader, "paths": paths, "name": name, "on_bad_rows": on_bad_rows}
-    asked = options.given({key: value for key, value in locals().items() if key not in (*own, "own")})
     from dare_core.data.logs import prepare
 
-    log = prepare(reader, paths or None, name=name or reader, on_bad_rows=on_bad_rows, **asked)
+    grouped: dict[str, Any] = {"group": group} if group else {}
+    log = prepare(reader, paths or None, name=name or reader, on_bad_rows=on_bad_rows, **reading, **grouped)
     say(card_lines(log.card))
 
 
@@ -265,28 +237,10 @@ def study(
 
 
 @app.command()
+@options.reads_a_table
 def diagnose(
     paths: options.Paths = None,
-    user: options.User = "user",
-    item: options.Item = "item",
-    category: options.Category = "",
-    time: options.Time = "",
-    behaviour: options.Behaviour = "",
-    keep: options.Keep = "",
-    label: options.Label = "",
     negatives_within: Annotated[str, typer.Option(help="column in whose groups negatives are drawn, say city")] = "",
-    columns: options.Columns = "",
-    separator: options.Separator = "",
-    quotes: options.Quotes = None,
-    encoding: options.Encoding = "",
-    time_form: options.TimeForm = "",
-    ties: options.Ties = "shuffle",
-    copies: options.Copies = "keep",
-    ids: options.Ids = "keep",
-    leave_out_users: options.LeaveOutUsers = "",
-    longest_user: options.LongestUser = None,
-    since: options.Since = "",
-    until: options.Until = "",
     on_bad_rows: options.OnBadRows = "refuse",
     split: Annotated[
         Literal["user", "time"], typer.Option(help="user: each user's last click is tested; time: the last tenth")
@@ -299,6 +253,7 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="folder of the report; by default in the store")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what was read and how long it takes")] = False,
     parameter: Parameters = None,
+    reading: Mapping[str, Any] = {},
 ) -> None:
     """Say whether decoupled embeddings pay on a log of your own; leaves a report as HTML and JSON, and a notebook.
 
@@ -307,17 +262,18 @@ def diagnose(
 
     Example: dare diagnose clicks.csv --user visitor --item page --category section --time when
     """
-    asked = locals()
-    reading = {key: asked[key] for key in READING}
     from dare_core.studies.settings import CONFIGS
 
     files = [str(path) for path in paths or []]
+    named = {"keep": ",".join(reading.get("keep", [])), "clicked": reading.get("label", "")}
+    known = {key: value for key, value in reading.items() if key in CONFIGS["your_own_log"].model_fields}
+    further = {key: value for key, value in reading.items() if key not in known and key != "label"}
     values = {
         "path": files[0] if len(files) == 1 else json.dumps(files) if files else "",
-        "clicked": label, "group": negatives_within, "logs": name,
-        "reading": json.dumps(options.given(reading), ensure_ascii=False),
+        "group": negatives_within, "logs": name, "on_bad_rows": on_bad_rows, "split": split, "all_users": all_users,
+        "show_ids": show_ids, "seeds": seeds, "seed": seed, **known, **named,
+        "reading": json.dumps(further, ensure_ascii=False) if further else "",
         "command": shlex.join(["dare", *sys.argv[1:]]),
-        **{key: asked[key] for key in STUDIED},
         **parameters(parameter),
     }  # fmt: skip
     CONFIGS["your_own_log"].checked(values)  # refused before the slow imports

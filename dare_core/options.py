@@ -1,6 +1,8 @@
 """Options of the commands that read a file: `dare data prepare table` and `dare diagnose`."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,10 +30,33 @@ Since = Annotated[str, typer.Option(help="rows from this time on, a date or a nu
 Until = Annotated[str, typer.Option(help="rows before this time")]
 Paths = Annotated[list[Path] | None, typer.Argument(help="the file; also several, a folder, or - for standard input")]
 
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "user": (User, ""), "item": (Item, ""), "category": (Category, ""), "time": (Time, ""),
+    "behaviour": (Behaviour, ""), "keep": (Keep, ""), "label": (Label, ""), "columns": (Columns, ""),
+    "separator": (Separator, ""), "quotes": (Quotes, None), "encoding": (Encoding, ""), "time_form": (TimeForm, ""),
+    "ties": (Ties, "shuffle"), "copies": (Copies, "keep"), "ids": (Ids, "keep"),
+    "leave_out_users": (LeaveOutUsers, ""), "longest_user": (LongestUser, None), "since": (Since, ""),
+    "until": (Until, ""),
+}  # fmt: skip
+"""Options of the reader of tables by name, each with its value when it is not given."""
 LISTS = ("keep", "columns", "leave_out_users")
 """Options of several values, separated by commas."""
-DEFAULTS = {"ties": "shuffle", "copies": "keep", "ids": "keep"}
-"""Of options that have a value when they are not given."""
+
+
+def reads_a_table(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `OPTIONS`; those that were given come to it as `reading`."""
+    own = [part for part in inspect.signature(command).parameters.values() if part.name != "reading"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, kind, default=value, annotation=of) for name, (of, value) in OPTIONS.items()]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        reading = given({name: values.pop(name) for name in OPTIONS})
+        command(**values, reading=reading)
+
+    with_options.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {part.name: part.annotation for part in (*own, *added)}
+    return with_options
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,5 +68,5 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: [part.strip() for part in value.split(",") if part.strip()] if name in LISTS else value
         for name, value in options.items()
-        if value not in ("", None, DEFAULTS.get(name))
+        if value not in ("", None, OPTIONS[name][1])
     }

@@ -32,6 +32,8 @@ DAMAGED = (
     *(zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
     *(NotImplementedError, RuntimeError, ValueError, OSError),
 )
+"""What unpacking raises: of a zip file NotImplementedError where its compression is unknown, RuntimeError where it is
+encrypted."""
 OTHERS = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls): save its sheet as CSV",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it and name the file",
