@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dare_core.errors import InputError
 
-Difference = Literal["retrieve_padding", "no_evaluation_mode", "drop_last", "initialise_all", "fixed_samples"]
+Difference = Literal[
+    "retrieve_padding", "no_evaluation_mode", "drop_last", "initialise_all", "fixed_samples", "single_samples"
+]
 
 OFFICIAL: tuple[Difference, ...] = (
     "retrieve_padding",  # with fewer behaviours than top_k, padding is retrieved with its real score
@@ -15,6 +17,7 @@ OFFICIAL: tuple[Difference, ...] = (
     "drop_last",  # the last partial batch of every split is left out
     "initialise_all",  # BatchNorm scales and PReLU slopes start at N(0, 0.01) too
     "fixed_samples",  # the seed moves initial weights only
+    "single_samples",  # a click and its negatives are shuffled apart: a batch holds single samples, each with a history
 )
 """What the published code does differently from our defaults; each can be switched on alone."""
 

@@ -101,7 +101,7 @@ def test_evaluation_does_not_depend_on_batches_unless_asked(log: Log) -> None:
 
 def test_published_habits_switch_on_alone(log: Log) -> None:
     plain = trained(log, run_config())
-    for difference in ("no_evaluation_mode", "drop_last", "initialise_all"):
+    for difference in ("no_evaluation_mode", "drop_last", "initialise_all", "single_samples"):
         changed = trained(log, run_config(official=(difference,)))
         assert not np.array_equal(plain.test_probability, changed.test_probability), difference
     dropped = trained(log, run_config(official=("drop_last",), batch_size=33)).test_probability
@@ -109,6 +109,22 @@ def test_published_habits_switch_on_alone(log: Log) -> None:
     assert np.isfinite(evaluate(dropped)).all()
     everything = trained(log, run_config(official=OFFICIAL))
     assert np.isfinite(everything.best.auc)
+
+
+def test_single_samples_are_the_same_samples(log: Log) -> None:
+    """As one batch, single samples give the loss of the histories with their candidates; alone they are shuffled."""
+    train = make_samples(log, SMALL_SAMPLES, 1)["train"]
+    singles, some = train.singles(), 12
+    candidates = train.items.shape[1]
+    assert singles.size == train.size and np.array_equal(singles.labels.ravel(), train.labels.ravel())
+    model = build_model(ModelConfig(size=4), counts_of(log, SMALL_SAMPLES), TrainingConfig(), 1)
+    batch = singles.batch(slice(0, some * candidates))
+    one = model.losses(model.compute(batch), batch.clicked)
+    other = model.losses(model.compute(train.batch(slice(0, some))))
+    for found, expected in zip(one, other, strict=True):
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    swapped = model.losses(model.compute(batch), ~batch.clicked)
+    assert swapped[0].item() != pytest.approx(one[0].item(), rel=1e-4)
 
 
 def test_l2_is_the_published_penalty(log: Log) -> None:

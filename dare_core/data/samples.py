@@ -4,7 +4,7 @@ Each click of a log is stored once. A sample names a row of the log as its posit
 the rows before it, gathered by index when a batch is made, never copied.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ Side = Literal["target", "behaviour"]
 
 @dataclass(frozen=True)
 class Batch:
-    """H histories with C candidate targets each; the first candidate is the clicked item.
+    """H histories with C candidate targets each; the first candidate is the clicked item, unless `clicked` says more.
 
     Histories are left-padded with 0, newest last: column j has position N - j, position 1 is the newest.
     """
@@ -36,6 +36,7 @@ class Batch:
     target_categories: Tensor  # (H, C)
     history_items: Tensor  # (H, N)
     history_categories: Tensor  # (H, N)
+    clicked: Tensor | None = field(default=None, kw_only=True)  # (H, C) true for clicked candidates
 
     @cached_property
     def valid(self) -> Tensor:
@@ -75,6 +76,7 @@ class Samples:
     categories: Tensor  # (H, C)
     new: Tensor  # (H, C) true where the user had not clicked the item anywhere before the target
     seen: Tensor  # (H, C) true where the item occurs in the training samples, as a candidate or in a history
+    clicked: Tensor | None = None  # (H, C) true for clicked candidates, where that is not the first alone
 
     def __len__(self) -> int:
         return len(self.row)
@@ -82,10 +84,18 @@ class Samples:
     def on(self, clicks: Clicks) -> "Samples":
         """These samples on the device of `clicks`, which must be a copy of their own clicks."""
         moved: dict[str, Any] = {"clicks": clicks}
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), Tensor):
-                moved[field.name] = value.to(clicks.items.device)
+        for part in fields(self):
+            if isinstance(value := getattr(self, part.name), Tensor):
+                moved[part.name] = value.to(clicks.items.device)
         return replace(self, **moved)
+
+    def singles(self) -> "Samples":
+        """These samples with one candidate each: H times C of them, a click followed by its negatives."""
+        owner = torch.arange(len(self), device=self.row.device).repeat_interleave(self.items.shape[1])
+        alone = {name: getattr(self, name).reshape(-1, 1) for name in ("items", "categories", "new", "seen")}
+        clicked = torch.from_numpy(self.labels).bool().reshape(-1, 1).to(self.row.device)
+        owned = {name: getattr(self, name)[owner] for name in ("users", "row", "start")}
+        return replace(self, **owned, **alone, clicked=clicked)
 
     @property
     def size(self) -> int:
@@ -95,6 +105,8 @@ class Samples:
     @property
     def labels(self) -> np.ndarray:
         """(H, C) 1 for the clicked candidate."""
+        if self.clicked is not None:
+            return self.clicked.cpu().numpy().astype(np.int8)
         labels = np.zeros(self.items.shape, np.int8)
         labels[:, 0] = 1
         return labels
@@ -109,6 +121,7 @@ class Samples:
             self.categories[index],
             self.clicks.items[row].masked_fill_(padding, 0),
             self.clicks.categories[row].masked_fill_(padding, 0),
+            clicked=None if self.clicked is None else self.clicked[index],
         )
 
 

@@ -127,9 +127,12 @@ class Head(nn.Sequential):
         return super().forward(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
 
-def cross_entropy(logits: Tensor) -> Tensor:
-    """Mean of -log(probability of what happened + 1e-8); logits (H, C, 2), the first candidate is clicked."""
+def cross_entropy(logits: Tensor, clicked: Tensor | None = None) -> Tensor:
+    """Mean of -log(probability of what happened + 1e-8); logits (H, C, 2). The first candidate is clicked, or those
+    where `clicked` (H, C) is true."""
     log_probability = (torch.softmax(full_precision(logits), -1) + TINY).log()  # (H, C, 2)
+    if clicked is not None:
+        return -torch.where(clicked, log_probability[..., 0], log_probability[..., 1]).mean()
     return -torch.cat([log_probability[:, :1, 0], log_probability[:, 1:, 1]], 1).mean()
 
 
@@ -212,15 +215,16 @@ class ClickModel(Interface):
         attention = found.scores, found.weights, found.retrieved, found.considered
         return Output(logits, auxiliary_logits, *attention, features, pooled.vectors)
 
-    def losses(self, output: Output) -> tuple[Tensor, Tensor]:
+    def losses(self, output: Output, clicked: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Main and auxiliary cross-entropy, of which training minimises the sum; without a second head the latter is 0.
+        `clicked` (H, C) where it is not the first candidate alone.
 
         (Training also adds `l2` times the squared norm of all weights but embeddings, as weight decay.)
         """
-        main = cross_entropy(output.logits)
+        main = cross_entropy(output.logits, clicked)
         if output.auxiliary_logits is None:
             return main, torch.zeros_like(main)
-        return main, cross_entropy(output.auxiliary_logits)
+        return main, cross_entropy(output.auxiliary_logits, clicked)
 
     def in_one_pass(self) -> bool:
         """Whether `pool` can be one compiled node of the graph: in training on a CPU, with a scaled dot product, the K

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import psutil
 import torch
@@ -86,9 +86,10 @@ def saved_bytes(model: ClickModel, batch: Batch) -> int:
     memo = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
     memo |= {id(weight): nn.Parameter(torch.empty_like(weight, device="meta")) for weight in model.parameters()}
     there = copy.deepcopy(model, memo)
-    ids = Batch(*(getattr(batch, field.name).to("meta") for field in fields(Batch)))
+    tensors = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    ids = replace(batch, **{name: value.to("meta") for name, value in tensors.items() if value is not None})
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        there.losses(there.compute(ids))
+        there.losses(there.compute(ids), ids.clicked)
     return sum(kept)
 
 

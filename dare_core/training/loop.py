@@ -51,9 +51,10 @@ def batch_samples(config: TrainingConfig, training_samples: int) -> int:
     return config.batch_size or recipe
 
 
-def batch_histories(config: TrainingConfig, training: Samples) -> int:
-    """Histories per step: the batch size in samples, divided by the candidates of a history."""
-    return max(1, round(batch_samples(config, training.size) / training.items.shape[1]))
+def batch_histories(config: TrainingConfig, training: Samples, split: Samples | None = None) -> int:
+    """Histories per batch of a split, by default the training samples: samples per step by candidates per history."""
+    candidates = (training if split is None else split).items.shape[1]
+    return max(1, round(batch_samples(config, training.size) / candidates))
 
 
 def batches(order: Tensor, histories: int, drop_last: bool) -> Iterator[Tensor]:
@@ -127,8 +128,9 @@ def read_batches(samples: Samples, parts: Sequence[Tensor]) -> Iterator[Batch]:
         some = list(parts[at : at + each])
         together = samples.batch(torch.cat(some))
         sizes = [len(part) for part in some]
-        tensors = (getattr(together, field.name).split(sizes) for field in fields(Batch))
-        yield from (Batch(*cut) for cut in zip(*tensors, strict=True))
+        whole = {field.name: value for field in fields(Batch) if (value := getattr(together, field.name)) is not None}
+        cuts = zip(*(value.split(sizes) for value in whole.values()), strict=True)
+        yield from (Batch(**dict(zip(whole, cut, strict=True))) for cut in cuts)
 
 
 class Selection:
@@ -188,9 +190,12 @@ def train(
     loss stops being finite.
     """
     settings = config.training
+    if "single_samples" in settings.official:
+        splits = splits | {"train": splits["train"].singles()}
     if len(splits["train"]) < 2:
         raise InputError(f"Log {config.log!r} gives {len(splits['train'])} training targets: too few to train on.")
     histories = batch_histories(settings, splits["train"])
+    evaluated = batch_histories(settings, splits["train"], splits["validation"])
     place = usable_device(device)
     with running_on(threads):
         model = make()
@@ -200,12 +205,12 @@ def train(
         model = model.to(place)
         clicks = splits["train"].clicks.to(place)
         splits = {name: samples.on(clicks) for name, samples in splits.items()}
-        selection = Selection(model, splits["validation"], config, histories)
+        selection = Selection(model, splits["validation"], config, evaluated)
         recorder = GradientRecorder(model) if settings.record_gradients else None
         row_wise = place.type == "cpu" if row_wise is None else row_wise
-        seconds = run_epochs(model, splits["train"], selection, recorder, row_wise, progress, observe)
+        seconds = run_epochs(model, splits["train"], histories, selection, recorder, row_wise, progress, observe)
         model.load_state_dict(selection.weights)
-        test = predict(model, splits["test"], settings, histories)
+        test = predict(model, splits["test"], settings, evaluated)
     record = recorder.result() if recorder is not None else None
     history, validation = selection.history, np.stack(selection.probabilities)
     speed = history[-1].samples / seconds
@@ -215,6 +220,7 @@ def train(
 def run_epochs(
     model: ClickModel,
     samples: Samples,
+    histories: int,
     selection: Selection,
     recorder: GradientRecorder | None,
     row_wise: bool,
@@ -222,7 +228,7 @@ def run_epochs(
     observe: Callable[[int, ClickModel], None] | None,
 ) -> float:
     """All epochs with their validations; returns the seconds that the steps took."""
-    config, histories, place = selection.config, selection.histories, samples.items.device
+    config, place = selection.config, samples.items.device
     settings, drop_last = config.training, "drop_last" in config.training.official
     steps_an_epoch = len(list(batches(torch.arange(len(samples)), histories, drop_last)))
     steps = Steps(model, settings, settings.epochs * steps_an_epoch, row_wise)
@@ -265,7 +271,7 @@ def train_step(
     steps.prepare(batch)
     with mixed_precision(settings, batch.target_items.device):
         output = model.compute(batch)
-        main, auxiliary = model.losses(output)
+        main, auxiliary = model.losses(output, batch.clicked)
     loss = main + auxiliary
     if recorder is not None:
         recorder.listen(output.vectors, batch)
