@@ -29,18 +29,23 @@ FEWEST_STEPS = 300
 """Steps per epoch below which nothing is judged that needs models which have learned."""
 
 
-def resolve_log(config: StudyConfig, name: str, store: RunStore, seed: int = 1) -> Log:
-    """The log of a name for a training seed: each has its own world, which is generated where it is missing."""
+def named_world(config: StudyConfig, name: str, seed: int = 1) -> WorldConfig | None:
+    """The generated world of a name for a training seed: each has its own. None where it is a prepared log's name."""
     if name not in WORLDS:
-        return store.log(name)
-    world = WorldConfig(
+        return None
+    return WorldConfig(
         kind=WORLDS[name],
         users=config.world_users,
         items=max(config.world_items, config.world_categories),
         categories=config.world_categories,
         world_seed=config.world_seed + seed - 1,
     )
-    return store.log(generate(world).card.name)
+
+
+def resolve_log(config: StudyConfig, name: str, store: RunStore, seed: int = 1) -> Log:
+    """The log of a name for a training seed; a generated world is generated where it is missing."""
+    world = named_world(config, name, seed)
+    return store.log(name if world is None else generate(world).card.name)
 
 
 @dataclass(frozen=True)

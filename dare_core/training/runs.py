@@ -128,12 +128,15 @@ class RunStore(Store):
             opened.samples[key] = make_samples(opened.log, *key)
         return opened.samples[key]
 
-    def _batch_samples(self, config: RunConfig) -> int:
-        """Samples per step, without making the samples."""
+    def training_samples(self, config: RunConfig) -> int:
+        """Samples of an epoch, without making the samples."""
         opened = self._open(config.log)
         if config.samples not in opened.targets:
             opened.targets[config.samples] = len(target_rows(opened.log, config.samples)["train"][0])
-        return batch_samples(config.training, opened.targets[config.samples] * (1 + config.samples.negatives))
+        return opened.targets[config.samples] * (1 + config.samples.negatives)
+
+    def _batch_samples(self, config: RunConfig) -> int:
+        return batch_samples(config.training, self.training_samples(config))
 
     def _weights(self, config: RunConfig) -> int:
         """Bytes of a run's weights, without allocating them."""
