@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, so that each takes one thread.
 ALONE := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: book test test-fuxictr notebooks mutants long env lock lint clean
+.PHONY: book test test-fuxictr notebooks mutants long env env-cluster lock lint clean
 
 book: env
 	$(BIN)/dare book --profile $(PROFILE)
@@ -57,12 +57,19 @@ env: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e .
 	@touch $@
 
+# The extra `cluster` in the same environment: Ray, for `dare sweep --ray` and its test.
+env-cluster: .venv/.cluster
+
+.venv/.cluster: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[cluster]'
+	@touch $@
+
 # Exact versions of what is installed, without builds' suffixes (+cpu): each platform takes its own build.
-lock: env
+lock: env-cluster
 	$(BIN)/pip freeze --exclude-editable | sed 's/+[A-Za-z0-9.]*$$//' > requirements.lock.new
 	@! grep -nE '://|@' requirements.lock.new || { echo "a line names a place, not a version"; exit 1; }
 	@mv requirements.lock.new requirements.lock
-	@touch .venv/.installed
+	@touch .venv/.installed .venv/.cluster
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 lint: env
