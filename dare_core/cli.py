@@ -1,4 +1,4 @@
-"""The command line: dare data | train | study | book | claims | runs | official.
+"""The command line: dare data | train | sweep | study | book | claims | runs | official.
 
 A command imports what it needs when it runs, so that help, listings and refusals do not wait for PyTorch.
 """
@@ -214,6 +214,33 @@ def train(
     say(f"test AUC       {auc(labels[kept], run.test_probability[kept]):.5f}")
     say(f"test logloss   {logloss(labels[kept], run.test_probability[kept]):.5f}")
     say(f"training       {run.seconds:.1f} s, {run.samples_per_second:,.0f} samples/s")
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="the grid: a YAML file, see the book's page Commands")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count runs, those there already, and core hours")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="runs at a time; 0: as many as cores allow, one on a GPU")] = 0,
+    ray: Annotated[str, typer.Option(help="address of a Ray cluster, say auto or HOST:6379; without it here")] = "",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cpu, or cuda for a GPU per run")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="processor threads of a run; 0: as the file says")] = 0,
+    out: Annotated[Path | None, typer.Option(help="the table of results, by default in the store")] = None,
+) -> None:
+    """Compute a declared grid of trainings, here or on a Ray cluster, and write its results as one Parquet table.
+
+    What is in the store is not computed again: the same command goes on where it was stopped. Exit status: 0 all runs
+    are there; 1 some failed, and are listed; 2 bad input; 130 interrupted.
+
+    Example: dare sweep book/sweeps/seeds.yml --dry-run
+
+    Example: dare sweep book/sweeps/seeds.yml --ray auto
+    """
+    from dare_core.sweeps.grid import read_sweep
+
+    grid = read_sweep(file)  # refused before the slow imports
+    from dare_core.sweeps.command import sweep as run
+
+    raise typer.Exit(run(grid, file, dry_run, jobs, ray, device, threads, out, say))
 
 
 @app.command()

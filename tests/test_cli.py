@@ -22,7 +22,7 @@ def dare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 
 COMMANDS = [
     ("data", "prepare"), ("data", "generate"), ("data", "list"), ("data", "show"), ("data", "remove"), ("train",),
-    ("study",), ("book",), ("claims",), ("runs", "list"), ("runs", "show"), ("runs", "remove"),
+    ("sweep",), ("study",), ("book",), ("claims",), ("runs", "list"), ("runs", "show"), ("runs", "remove"),
     ("official", "score"), ("official", "import"), ("official", "export"),
 ]  # fmt: skip
 

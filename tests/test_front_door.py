@@ -62,6 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         (("study", "attention", "--profile", "huge"), 2, "standard"),
         (("train", "--log", "by_hand", "-p", "sise=8"), 2, "'size'"),
         (("book", "--chapters", "nothing"), 2, "nothing"),
+        (("sweep", "nowhere.yml"), 2, "nowhere.yml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
