@@ -40,7 +40,7 @@ Good = Callable[[RunConfig], bool]
 def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[[Good], list[RunConfig]]:
     """Make every run perfect (AUC 1) where the given function of its configuration says so, else 0.5; and let the
     models have learned."""
-    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
+    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned="", rule="popularity"))
     monkeypatch.setattr("dare_core.studies.search_stage.USERS_BYTES", 2**16)
 
     def use(good: Good) -> list[RunConfig]:

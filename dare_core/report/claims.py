@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -110,6 +111,14 @@ class LedgerRow(Strict):
     note: str = ""
     detectable: float | None = None
     embedding_size: int | None = None
+    retrieved: int | None = None  # behaviours that the search keeps, K
+    batch_size: int | None = None  # samples per step
+    steps_per_epoch: int | None = None
+    best_rule: str | None = None  # without learning, chosen on validation samples
+    device: str | None = None
+    threads: int | None = None  # per training
+    code: str | None = None  # hash of the code that trained
+    date: str | None = None  # on which it was judged
     fingerprint: str | None = None  # of the log's content; of a generated log: of its settings but for the seed
 
 
@@ -182,6 +191,13 @@ class Basis:
     seeds: int | None = None
     worlds: int | None = None
     competence: float | None = None
+    retrieved: int | None = None
+    batch_size: int | None = None
+    steps_per_epoch: int | None = None
+    best_rule: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    code: str | None = None
     not_learned: str = ""  # why nothing is judged that needs models which have learned
 
     def basis(self, learned: bool) -> "Basis":
@@ -250,6 +266,7 @@ def row(
         size=found.size if quantity.judged else None,
         verdict=verdict,
         note="; ".join(part for part in notes if part),
+        date=datetime.now(UTC).date().isoformat(),
         **basis.columns,
         **values,
     )

@@ -144,13 +144,18 @@ class RunStore(Store):
             model = compose(config.model, counts_of(self.log(config.log), config.samples), config.training)
         return size_of(*model.state_dict().values())
 
+    @property
+    def code(self) -> str:
+        """Hash of the code that computes runs."""
+        return code_hash(CODE)
+
     def _environment(self) -> dict[str, Any]:
         return environment() | {"device": self.device, "threads": self.threads}
 
     def key(self, config: RunConfig) -> str:
         """The content hash of a run, as this store computes it."""
         circumstances = click_circumstances(self._environment(), self._batch_samples(config))
-        return click_key(config, self.log(config.log).fingerprint, code_hash(CODE), circumstances)
+        return click_key(config, self.log(config.log).fingerprint, self.code, circumstances)
 
     def get(self, config: RunConfig) -> Run:
         """The run of a configuration: read where it is stored, trained and stored where not."""
@@ -192,7 +197,7 @@ class RunStore(Store):
         gradient_fields = [str(name) for name in recorded.pop("field")]
         arrays |= {PREFIX + name: np.ascontiguousarray(value) for name, value in recorded.items()}
         content = {
-            "code": code_hash(CODE),
+            "code": self.code,
             "config": config.model_dump(mode="json"),
             "log": {"name": log.card.name, "fingerprint": log.fingerprint},
             "batch_samples": self._batch_samples(config),
