@@ -107,16 +107,21 @@ def data_prepare(
 @data_app.command("generate")
 def data_generate(
     out: Annotated[Path | None, typer.Argument(help="with --format: the file to write")] = None,
-    kind: Annotated[str, typer.Option(help="twin, independent, no_decay or no_semantics")] = "twin",
+    kind: Annotated[str, typer.Option(help="twin, styled, independent, no_decay or no_semantics")] = "twin",
     users: Annotated[int, typer.Option(help="number of users")] = 700,
     world_seed: Annotated[int, typer.Option(help="seed of the world")] = 1,
     format: Annotated[str, typer.Option(help="write a raw file instead of a world: taobao")] = "",
     rows: Annotated[int | None, typer.Option(help="with --format: rows of the file, for example 100_000_000")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="with --format: seed of the file")] = 1,
+    parameter: Parameters = None,
 ) -> None:
     """Generate a world whose true relevance is known, and print its data card; or a raw file of any size.
 
+    -p sets what else a world has (dare_core/data/worlds.py): items, categories, repeat_share, items_per_style, kernels.
+
     Example: dare data generate --kind independent --users 4000
+
+    Example: dare data generate --kind styled -p items=5000 -p categories=100 -p 'style_kernel={"exponent": 1.2}'
 
     Example: dare data generate --format taobao --rows 100_000_000 UserBehavior.csv
     """
@@ -135,12 +140,16 @@ def data_generate(
         )
         return
     from dare_core.config import explain
-    from dare_core.data.generated import WorldConfig, generate
+    from dare_core.data.generated import generate
+    from dare_core.data.worlds import world_config
 
     try:
-        config = WorldConfig.model_validate({"kind": kind, "users": users, "world_seed": world_seed})
+        further = {key: json.loads(text) if text[:1] == "{" else text for key, text in parameters(parameter).items()}
+        config = world_config({"kind": kind, "users": users, "world_seed": world_seed, **further})
     except ValidationError as error:
         raise explain(error, "world") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"-p: {error.doc!r} is not JSON ({error.msg}).") from error
     say(card_lines(generate(config).card))
 
 
@@ -338,10 +347,14 @@ def book(
 def claims(
     profile: Annotated[str, typer.Option(help="whose results: a profile, or the label of a book")] = "standard",
     as_json: Annotated[bool, typer.Option("--json", help="a list of objects")] = False,
+    log: Annotated[str, typer.Option(help="rows of one log")] = "",
+    claim: Annotated[str, typer.Option(help="rows of one claim, for example A3")] = "",
 ) -> None:
     """The ledger: claim, the paper's number, ours with its interval, log, verdict.
 
     Example: dare claims --profile standard --json
+
+    Example: dare claims --log world_100m --claim A3
     """
     from dare_core.chapters import labels, read_plan
     from dare_core.report.claims import ledger, ledger_table, results_folder
@@ -350,6 +363,13 @@ def claims(
         own = "".join(f", {label}" for label in labels() if "+" in label)
         raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full or paper{own}.")
     rows = ledger(results_folder(profile), profile)
+    for field, asked in (("log", log), ("claim", claim)):
+        known = sorted({value for row in rows if (value := getattr(row, field))})
+        if asked and asked not in known:
+            raise InputError(f"the ledger has no {field} {asked!r}: there are {', '.join(known)}.")
+        rows = [row for row in rows if not asked or getattr(row, field) == asked]
+    if not rows:
+        raise InputError(f"the ledger has no row of claim {claim} on log {log}.")
     if as_json:
         say(json.dumps([r.model_dump() for r in rows], indent=1, ensure_ascii=False))
     else:

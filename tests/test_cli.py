@@ -86,6 +86,24 @@ def test_claims_as_json(monkeypatch, capsys) -> None:
     assert "not studied yet" in dare(monkeypatch, capsys, "claims")[1]
 
 
+def test_claims_of_one_log_and_one_claim(monkeypatch, capsys) -> None:
+    rows = json.loads(dare(monkeypatch, capsys, "claims", "--json", "--claim", "A3")[1])
+    assert rows and {row["claim"] for row in rows} == {"A3"}
+    status, _, err = dare(monkeypatch, capsys, "claims", "--claim", "A9")
+    assert status == 2 and "no claim 'A9': there are A1, A2" in err
+    status, _, err = dare(monkeypatch, capsys, "claims", "--log", "nowhere")
+    assert status == 2 and "no log 'nowhere'" in err
+
+
+def test_a_world_with_settings_of_its_own(monkeypatch, capsys) -> None:
+    given = ("--kind", "styled", "--users", "30", "-p", "items=500", "-p", "categories=20", "-p", "repeat_share=0.1")
+    status, out, _ = dare(monkeypatch, capsys, "data", "generate", *given, "-p", 'style_kernel={"exponent": 1.2}')
+    assert status == 0 and "repeat_share: 0.1;" in out and "exponent: 1.2" in out
+    for wrong, said in (("interests=3", "'interests'"), ("repeat_share=2", "repeat_share"), ("style_kernel={", "JSON")):
+        status, _, err = dare(monkeypatch, capsys, "data", "generate", *given, "-p", wrong)
+        assert status == 2 and said in err and len(err.splitlines()) == 1
+
+
 def test_claims_of_parameters_of_one_s_own(own_store: Path, monkeypatch, capsys) -> None:
     (own_store / "book" / "standard+0123abcd" / "results").mkdir(parents=True)
     assert dare(monkeypatch, capsys, "claims", "--profile", "standard+0123abcd")[0] == 0

@@ -54,6 +54,19 @@ def test_profiles_are_valid(profile: str, name: str) -> None:
     assert chapter_parameters(name, profile, {})["profile"] == profile
 
 
+def test_worlds_have_settings_of_their_own() -> None:
+    text = '{"repeat_share": 0.1, "items_per_style": 5}'
+    config = StudyConfig.checked({"logs": "styled", "world": text, "world_users": 50, "world_seed": 4})
+    world = config.world_settings("styled", 2)
+    assert (world.repeat_share, world.users, world.world_seed) == (0.1, 50, 5)
+    assert config.world_settings("styled", 1).model_copy(update={"world_seed": 5}) == world
+    large = StudyConfig().world_settings("world_100m")
+    assert (large.items, large.categories) == (4_068_790, 9_407) and large.users > 80_000
+    for wrong, said in (('{"interests": 3}', "'interests'"), ("{", "not JSON"), ('{"repeat_share": 0.9}', "below 1")):
+        with pytest.raises(InputError, match=said):
+            StudyConfig.checked({"logs": "styled", "world": wrong})
+
+
 def test_bad_parameters_are_one_sentence() -> None:
     with pytest.raises(InputError, match="'seeds'"):
         ConvergenceConfig.checked({"sedes": 3})

@@ -8,7 +8,19 @@ import numpy as np
 import polars as pl
 
 from dare_core.data.logs import Card, Log, find, store_log
-from dare_core.data.worlds import REACH, Floats, Ints, World, WorldConfig, build_world
+from dare_core.data.styled import Members, cumulative, draw_styled, member
+from dare_core.data.worlds import (
+    REACH,
+    AnyWorld,
+    Floats,
+    Ints,
+    StyledConfig,
+    World,
+    WorldConfig,
+    build_world,
+    item_ids,
+    world_config,
+)
 from dare_core.files import canonical_json, short_hash
 
 PROCESS = 1
@@ -17,48 +29,6 @@ SOURCE = "dare_core.data.generated"
 """Source in the card of a generated log, by which `world_of` recognises it."""
 UNIFORMS = 7
 """Uniform numbers that decide one click of the twin."""
-
-
-class Members(NamedTuple):
-    """Members of groups, from which one is drawn in proportion to its weight; groups are small whole numbers."""
-
-    order: Ints  # members by group
-    cumulative: Floats  # (members + 1,) sum of the weights before each place of `order`
-    start: Ints  # (groups + 1,) first place of each group
-
-    @classmethod
-    def of(cls, group: Ints, weight: Floats) -> "Members":
-        """From each member's group and weight."""
-        order = np.argsort(group, kind="stable")
-        start = np.searchsorted(group[order], np.arange(group.max() + 2))
-        return cls(order, np.concatenate([[0.0], np.cumsum(weight[order])]), start)
-
-    def draw(self, group: Ints, uniform: Floats) -> Ints:
-        """One member of each given group; `uniform` in [0, 1) decides which."""
-        drawn = np.empty(group.size, np.int64)
-        _draw_members(self, group.ravel(), uniform.ravel(), drawn)
-        return drawn.reshape(group.shape)
-
-
-@numba.njit(cache=True)
-def _draw_members(members: Members, group: Ints, uniform: Floats, drawn: Ints) -> None:
-    for i in range(len(group)):
-        drawn[i] = _member(members, group[i], uniform[i])
-
-
-@numba.njit(cache=True)
-def _member(members: Members, group: int, uniform: float) -> int:
-    first, stop = members.start[group], members.start[group + 1]
-    low, high = members.cumulative[first], members.cumulative[stop]
-    sums = members.cumulative[first : stop + 1]
-    place = first + np.searchsorted(sums, low + uniform * (high - low), side="right") - 1
-    return members.order[min(max(place, first), stop - 1)]
-
-
-def cumulative(weights: Floats) -> Floats:
-    """Cumulative distribution whose last value is exactly 1, so that no uniform number lies beyond it."""
-    total = np.cumsum(weights)
-    return total / total[-1]
 
 
 class Twin(NamedTuple):
@@ -74,12 +44,12 @@ class Twin(NamedTuple):
     interest_weight: Floats  # cumulative
     own_interest: float  # the text's g
     related: float
-    in_turn: int  # of a category's new items every so many-th is the next in turn; 0: none
 
     @classmethod
-    def of(cls, world: World, in_turn: int = 0) -> "Twin":
+    def of(cls, world: World) -> "Twin":
         """The process of a world."""
         c = world.config
+        assert isinstance(c, WorldConfig)
         return cls(
             cumulative(world.category_probability),
             world.item_category,
@@ -91,7 +61,6 @@ class Twin(NamedTuple):
             cumulative(1.0 / np.arange(1, c.interests + 1)),
             c.interest_share / (1 - (c.repeat_share + c.continue_share)),
             c.related,
-            in_turn,
         )
 
 
@@ -106,6 +75,7 @@ class Users(NamedTuple):
 def draw_users(world: World, users: int, rng: np.random.Generator) -> Users:
     """Interests and shares of so many users."""
     c = world.config
+    assert isinstance(c, WorldConfig)
     past_share = c.repeat_share + c.continue_share
     uniform = rng.random((users, c.interests))
     interests = np.searchsorted(cumulative(world.category_probability), uniform, side="right")
@@ -115,12 +85,8 @@ def draw_users(world: World, users: int, rng: np.random.Generator) -> Users:
 
 
 @numba.njit(cache=True)
-def next_item(twin: Twin, users: Users, user: int, clicked: Ints, uniform: Floats, new: Ints) -> int:
-    """The item that a user clicks after the items `clicked`, oldest first.
-
-    `uniform` (7,) in [0, 1) decides; `new` (categories + 1,) counts the new items of each category, with
-    `twin.in_turn` only.
-    """
+def next_item(twin: Twin, users: Users, user: int, clicked: Ints, uniform: Floats) -> int:
+    """The item that a user clicks after the items `clicked`, oldest first; `uniform` (7,) in [0, 1) decides."""
     part, moved, fresh, which, base, position, again = uniform
     t = len(clicked)
     repeats = part < users.repeat[user]
@@ -132,29 +98,23 @@ def next_item(twin: Twin, users: Users, user: int, clicked: Ints, uniform: Float
             return source
         category = twin.item_category[source]
         if moved < twin.related:
-            category = _member(twin.of_group, twin.group[category], which)
+            category = member(twin.of_group, twin.group[category], which)
     elif base < twin.own_interest:
         category = users.interests[user, np.searchsorted(twin.interest_weight, which, side="right")]
     else:
         category = np.searchsorted(twin.popularity, which, side="right")
-    if twin.in_turn:
-        turn, within = divmod(new[category], twin.in_turn)
-        new[category] += 1
-        if within == 0:
-            first, stop = twin.of_category.start[category], twin.of_category.start[category + 1]
-            return twin.of_category.order[first + turn % (stop - first)]
-    item = _member(twin.of_category, category, fresh)
+    item = member(twin.of_category, category, fresh)
     known = False
     for before in range(max(t - REACH, 0), t):
         known |= clicked[before] == item  # without a way out of the loop, so that it is vectorised
-    return _member(twin.of_category, category, again) if known else item
+    return member(twin.of_category, category, again) if known else item
 
 
 @numba.njit(cache=True)
-def _next_items(twin: Twin, users: Users, items: Ints, t: int, uniform: Floats, new: Ints) -> None:
+def _next_items(twin: Twin, users: Users, items: Ints, t: int, uniform: Floats) -> None:
     """Column `t` of `items` (users, clicks) from the columns before it and `uniform` (7, users)."""
     for user in range(len(items)):
-        items[user, t] = next_item(twin, users, user, items[user, :t], uniform[:, user], new)
+        items[user, t] = next_item(twin, users, user, items[user, :t], uniform[:, user])
 
 
 def _twin_items(world: World, rng: np.random.Generator) -> Ints:
@@ -163,13 +123,14 @@ def _twin_items(world: World, rng: np.random.Generator) -> Ints:
     twin, users = Twin.of(world), draw_users(world, c.users, rng)
     items = np.zeros((c.users, REACH + c.longest), np.int64)
     for t in range(items.shape[1]):
-        _next_items(twin, users, items, t, rng.random((UNIFORMS, c.users)), np.empty(0, np.int64))
+        _next_items(twin, users, items, t, rng.random((UNIFORMS, c.users)))
     return items[:, REACH:]
 
 
 def _no_semantics_items(world: World, rng: np.random.Generator) -> Ints:
     """Items (users, longest) of the world in which only the hidden themes continue."""
     c = world.config
+    assert isinstance(c, WorldConfig)
     has_themes = np.zeros(c.categories + 1, bool)
     has_themes[world.item_category[world.theme >= 0]] = True
     of_theme = Members.of(world.item_category * (c.themes + 1) + world.theme + 1, world.item_share)
@@ -195,6 +156,8 @@ def draw_items(world: World) -> tuple[Ints, Ints, Floats]:
     span = c.longest + 1 - c.shortest
     uniform = rng.random(c.users) * -np.expm1(-span / c.length_scale)
     lengths = c.shortest + np.minimum((-c.length_scale * np.log1p(-uniform)).astype(np.int64), span - 1)
+    if isinstance(c, StyledConfig):
+        return draw_styled(world, lengths, rng), lengths, world.item_probability
     of_category = Members.of(world.item_category, world.item_share)
     probability, share = world.category_probability, world.item_share
     shape = (c.longest, c.users)
@@ -220,7 +183,7 @@ def draw_items(world: World) -> tuple[Ints, Ints, Floats]:
     return items[kept], lengths, probability[world.item_category] * share
 
 
-def generate(config: WorldConfig) -> Log:
+def generate(config: AnyWorld) -> Log:
     """The log of a world, drawn unless it is stored already.
 
     Ids cover the whole world, also items and categories that are never clicked, so that
@@ -235,7 +198,7 @@ def generate(config: WorldConfig) -> Log:
         return stored
     world = build_world(config)
     items, lengths, probability = draw_items(world)
-    to_id = np.concatenate([[0], np.random.default_rng([config.world_seed, 2]).permutation(config.items) + 1])
+    to_id = item_ids(config)
     item_category = np.empty_like(world.item_category)
     item_category[to_id] = world.item_category
     item_probability = np.empty_like(probability)
@@ -264,4 +227,4 @@ def generate(config: WorldConfig) -> Log:
 
 def world_of(log: Log) -> World | None:
     """The world that a log was drawn from; None for a log that `generate` did not make."""
-    return build_world(WorldConfig(**log.card.created_with)) if log.card.source == SOURCE else None
+    return build_world(world_config(log.card.created_with)) if log.card.source == SOURCE else None

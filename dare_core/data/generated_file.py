@@ -10,14 +10,11 @@ the published counts; a file of n rows has n / 10^8 times as many of each, round
 1.23, which gives about 86,000 users of 984,114 at least 210 clicks; they add up to n exactly.
 
 **Process.** Each row is a click (`pv`) with probability 0.896, a user's first always; otherwise `cart`, `fav` or
-`buy` on the item clicked last (0.055, 0.029, 0.020). Clicks are those of the `twin` world, with two differences:
-there is no burn-in, and every 8th new item of a category is its next item in turn, so that each item is
-clicked. `ITEM_EXPONENT` was chosen by hand of four so that the first 812 users of a file of the
-published size have about the item popularity of the real log's head (`log_statistics`); nothing else was
-fitted. Times are uniform in the log's period and ascend within a user. Ids are a random choice from a range 1.03
-times (users, ascending) and 1.27 times (items and categories) as large as the number of ids. The first user is always
-`GENERATED_FIRST_USER` (the published log begins with user 1), by which the reader recognises such a file and labels
-the log as generated.
+`buy` on the item clicked last (0.055, 0.029, 0.020). Clicks are those of a `styled` world, with two differences: there
+is no burn-in, and some one in twenty is on the next item of a random order, so that each item is clicked. Times are
+uniform in the log's period and ascend within a user. Ids are a random choice from a range 1.03 times (users, ascending)
+and 1.27 times (items and categories) as large as the number of ids. The first user is always `GENERATED_FIRST_USER`
+(the published log begins with user 1), by which the reader recognises such a file and labels the log as generated.
 """
 
 from collections.abc import Iterator
@@ -29,17 +26,17 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from dare_core.data.generated import UNIFORMS, Twin, Users, draw_users, next_item
 from dare_core.data.readers import GENERATED_FIRST_USER, TAOBAO_FIELDS, TAOBAO_PERIOD
-from dare_core.data.worlds import Floats, Ints, WorldConfig, build_world
+from dare_core.data.styled import UNIFORMS, Styled, next_styled
+from dare_core.data.worlds import PAPER_ITEM_EXPONENT, Floats, Ints, StyledConfig, build_world
 from dare_core.errors import InputError
 from dare_core.files import atomic_path
 
 PUBLISHED_ROWS = 100_000_000
 PUBLISHED_USERS, PUBLISHED_ITEMS, PUBLISHED_CATEGORIES = 984_114, 4_068_790, 9_407
 LENGTH_SHAPE = 1.23
-ITEM_EXPONENT = 0.85
-IN_TURN = 8  # of a category's new items, every 8th is the next in turn
+IN_TURN = 0.9
+"""Clicks between two that take the next item of an order: this part of the clicks per item, so that the order ends."""
 BEHAVIOURS = ("pv", "cart", "fav", "buy")
 BEHAVIOUR_SHARES = (0.896, 0.055, 0.029, 0.020)
 USER_ID_RANGE, ITEM_ID_RANGE = 1.03, 1.27
@@ -102,13 +99,13 @@ def row_blocks(size: FileSize, seed: int, users_per_block: int) -> Iterator[pl.D
     user_ids += GENERATED_FIRST_USER - user_ids[0]
     item_ids = _some_ids(size.items, ITEM_ID_RANGE, ids)
     category_ids = ids.permutation(int(ITEM_ID_RANGE * size.items) + size.categories)[: size.categories] + 1
-    default = WorldConfig()
+    default = StyledConfig()
     groups = max(round(default.groups * size.categories / default.categories), 1)
     world = build_world(
-        WorldConfig(items=size.items, categories=size.categories, groups=groups, item_exponent=ITEM_EXPONENT)
+        StyledConfig(items=size.items, categories=size.categories, groups=groups, item_exponent=PAPER_ITEM_EXPONENT)
     )
-    twin, users = Twin.of(world, IN_TURN), draw_users(world, size.users, own)
-    new = np.zeros(size.categories + 1, np.int64)
+    process, in_turn = Styled.of(world), own.permutation(size.items) + 1
+    every, drawn = max(int(IN_TURN * BEHAVIOUR_SHARES[0] * size.rows / size.items), 1), 0
     period = TAOBAO_PERIOD[1] - TAOBAO_PERIOD[0]
     for first in range(0, size.users, users_per_block):
         some = slice(first, first + users_per_block)
@@ -121,8 +118,8 @@ def row_blocks(size: FileSize, seed: int, users_per_block: int) -> Iterator[pl.D
         items = np.empty(click.sum(), np.int64)
         uniform = clicks.random((len(items), UNIFORMS))
         clicks_per_user = np.add.reduceat(click, start, dtype=np.int64)
-        block_users = Users(users.interests[some], users.repeat[some], users.past[some])
-        _draw_clicks(twin, block_users, clicks_per_user, uniform, new, items)
+        _draw_clicks(process, clicks_per_user, uniform, in_turn, every, drawn, items)
+        drawn += len(items)
         item = items[np.cumsum(click) - 1]
         yield pl.DataFrame(
             {
@@ -136,12 +133,19 @@ def row_blocks(size: FileSize, seed: int, users_per_block: int) -> Iterator[pl.D
 
 
 @numba.njit(cache=True)
-def _draw_clicks(twin: Twin, users: Users, clicks: Ints, uniform: Floats, new: Ints, items: Ints) -> None:
-    """Fill `items`, so many of each user as `clicks` says, from `uniform` (items, 7); count `new` items."""
+def _draw_clicks(
+    process: Styled, clicks: Ints, uniform: Floats, in_turn: Ints, every: int, drawn: int, items: Ints
+) -> None:
+    """Fill `items`, so many of each user as `clicks` says, from `uniform` (items, 3); `drawn` were drawn before, and
+    one in `every` is the next of the items `in_turn`."""
     first = 0
     for user in range(len(clicks)):
         for at in range(first, first + clicks[user]):
-            items[at] = next_item(twin, users, user, items[first:at], uniform[at], new)
+            turn, within = divmod(drawn + at, every)
+            if within == 0:
+                items[at] = in_turn[turn % len(in_turn)]
+            else:
+                items[at] = next_styled(process, items[first:at], uniform[at])
         first += clicks[user]
 
 

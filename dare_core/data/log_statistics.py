@@ -66,6 +66,49 @@ def statistics(log: Log, shortest_user: int = 60) -> Statistics:
     return found
 
 
+def style_statistics(log: Log, style: Ints) -> Statistics:
+    """How far a user's clicks within one category keep to a style, by name; `style` (items + 1,) is each item's, within
+    its category.
+
+    Of pairs of a user's clicks on different items of one category, `lag` clicks apart: the share of equal styles beyond
+    chance, (share - chance) / (1 - chance), where chance is that of two random clicks on different items of the same
+    category. Of items: the mean number per style, and how often two random ones of a category share a style.
+    """
+    user = np.repeat(np.arange(len(log.offsets) - 1), np.diff(log.offsets))
+    items, categories, styles = log.items.astype(np.int64), log.categories.astype(np.int64), style[log.items]
+    chance = _equal_styles(categories, styles, items)
+    found: Statistics = {}
+    for lag in LAGS:
+        pair = (user[lag:] == user[:-lag]) & (categories[lag:] == categories[:-lag]) & (items[lag:] != items[:-lag])
+        same = styles[lag:][pair] == styles[:-lag][pair]
+        by_chance = chance[categories[lag:][pair]].mean() if pair.any() else 1.0
+        found[f"same style at lag {lag}, beyond chance"] = (
+            float((same.mean() - by_chance) / (1 - by_chance)) if by_chance < 1 else None
+        )
+    clicked = np.unique(items)
+    category = np.zeros(len(style), np.int64)
+    category[items] = categories
+    found["items per style"] = len(clicked) / len(np.unique(np.stack([category, style])[:, clicked], axis=1).T)
+    among_items = _equal_styles(category[clicked], style[clicked], clicked)
+    weight = np.bincount(category[clicked], minlength=len(among_items))
+    found["two items of a category have one style"] = float(np.average(among_items, weights=weight))
+    return found
+
+
+def _equal_styles(category: Ints, style: Ints, item: Ints) -> NDArray[np.float64]:
+    """(categories + 1,) probability that two rows of a category with different items have equal styles; 0 without."""
+
+    def squares(*keys: Ints) -> NDArray[np.float64]:
+        """Per category, the sum over values of the keys of the squared number of rows."""
+        _, first, group = np.unique(np.stack([category, *keys]), axis=1, return_index=True, return_inverse=True)
+        rows = np.bincount(group.ravel()).astype(np.float64)
+        return np.bincount(category[first], weights=rows**2, minlength=category.max() + 1).astype(np.float64)
+
+    same_item = squares(style, item)
+    pairs = squares() - same_item
+    return np.divide(squares(style) - same_item, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+
+
 def taobao_statistics() -> dict[str, Any]:
     """`statistics` of the head of the real Taobao log, with `made` (how) and `source_sha256`."""
     return json.loads(Path(__file__).with_name("taobao_statistics.json").read_text("utf-8"))

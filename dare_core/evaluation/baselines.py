@@ -15,6 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dare_core.data.samples import Samples
+from dare_core.data.styled import Oracle
+from dare_core.data.worlds import World
 from dare_core.evaluation.retrieval import blocks
 from dare_core.models.search import same_category
 
@@ -77,3 +79,13 @@ def rule_scores(splits: dict[str, Samples], counts: np.ndarray) -> dict[str, dic
     regression = fit_regression(features["validation"], splits["validation"].labels)
     scores["test"][REGRESSION] = regression(features["test"])
     return scores
+
+
+def oracle_scores(world: World, samples: Samples) -> np.ndarray:
+    """The best possible score (H, C) of every candidate of a styled world: no model has a higher AUC, but by chance.
+
+    Exact where the history holds the user's last 200 clicks, and negatives are never items that their user clicked.
+    """
+    oracle = Oracle(world)
+    batches = ((batch.history_items.numpy(), batch.target_items.numpy()) for batch in blocks(samples))
+    return np.concatenate([oracle.score(history, items) for history, items in batches])

@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from dare_core.config import OFFICIAL, ModelConfig, RunConfig, SampleConfig, TrainingConfig
-from dare_core.data.generated import WorldConfig, generate
+from dare_core.data.generated import generate
 from dare_core.data.logs import Log
 from dare_core.data.samples import Samples, training_counts
-from dare_core.evaluation.baselines import rule_scores
+from dare_core.data.worlds import AnyWorld, StyledConfig, build_world
+from dare_core.evaluation.baselines import oracle_scores, rule_scores
 from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
 from dare_core.evaluation.metrics import Array, auc, resampled_auc
 from dare_core.files import canonical_json, short_hash
@@ -23,23 +24,17 @@ from dare_core.training.loop import batch_samples
 from dare_core.training.runs import Run, RunStore
 
 REFERENCE, CLAIMED = "TWIN", "DARE"
+ORACLE = "oracle"
+"""Name of the best possible score, on worlds that have one."""
 LEARNED = 0.9
 """Competence from which models count as having learned: see `Competence`."""
 FEWEST_STEPS = 300
 """Steps per epoch below which nothing is judged that needs models which have learned."""
 
 
-def named_world(config: StudyConfig, name: str, seed: int = 1) -> WorldConfig | None:
+def named_world(config: StudyConfig, name: str, seed: int = 1) -> AnyWorld | None:
     """The generated world of a name for a training seed: each has its own. None where it is a prepared log's name."""
-    if name not in WORLDS:
-        return None
-    return WorldConfig(
-        kind=WORLDS[name],
-        users=config.world_users,
-        items=max(config.world_items, config.world_categories),
-        categories=config.world_categories,
-        world_seed=config.world_seed + seed - 1,
-    )
+    return config.world_settings(name, seed) if name in WORLDS else None
 
 
 def resolve_log(config: StudyConfig, name: str, store: RunStore, seed: int = 1) -> Log:
@@ -193,6 +188,13 @@ class Experiment:
                         of_length.setdefault(part, {}).setdefault(name, []).append(values)
         return self._rules[length][split]
 
+    def oracle_scores(self) -> dict[str, list[np.ndarray]]:
+        """Test scores (H, C) of the oracle, one array per world, by its name; nothing on a log that has none."""
+        if not isinstance(named_world(self.config, self.name), StyledConfig):
+            return {}
+        worlds = {seed: build_world(self.config.world_settings(self.name, seed)) for seed in self.seeds}
+        return {ORACLE: [oracle_scores(world, self.samples(seed)["test"]) for seed, world in worlds.items()]}
+
     def best_rule(self, history: int | None = None) -> tuple[str, float]:
         """The rule without learning of highest validation AUC (mean over seeds), with its test AUC."""
 
@@ -243,10 +245,14 @@ class Experiment:
         return round(float(np.mean([self.samples(seed)["train"].size for seed in self.seeds])))
 
     @property
+    def batch_size(self) -> int:
+        """Samples per optimiser step."""
+        return batch_samples(self.run_config("DARE", 1).training, self.training_samples)
+
+    @property
     def steps(self) -> int:
         """Optimiser steps per epoch."""
-        config = self.run_config("DARE", 1).training
-        return -(-self.training_samples // batch_samples(config, self.training_samples))
+        return -(-self.training_samples // self.batch_size)
 
     def basis(self, learned: bool) -> Basis:
         """What a number of this log rests on; `learned`: with the models' competence."""
@@ -258,6 +264,13 @@ class Experiment:
             training_samples=self.training_samples,
             seeds=self.config.seeds,
             worlds=self.worlds,
+            retrieved=self.config.top_k,
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps,
+            best_rule=self.competence.rule if learned else None,
+            device=self.store.device,
+            threads=self.store.threads,
+            code=self.store.code,
             competence=self.competence.value if learned and np.isfinite(self.competence.value) else None,
             not_learned=self.competence.not_learned if learned else "",
         )

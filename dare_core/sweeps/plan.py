@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dare_core.config import RunConfig, explain
 from dare_core.data.generated import SOURCE
 from dare_core.data.logs import Card, Log, available
-from dare_core.data.worlds import WorldConfig
+from dare_core.data.worlds import AnyWorld
 from dare_core.errors import InputError
 from dare_core.models.zoo import compose
 from dare_core.studies.experiment import Experiment, named_world
@@ -34,7 +34,7 @@ class Planned:
 
     log: str  # as the file names it
     settings: StudyConfig
-    world: WorldConfig | None  # of a generated log
+    world: AnyWorld | None  # of a generated log
     config: RunConfig
     changes: Changes
     key: str
@@ -57,13 +57,13 @@ class Planned:
             return False
 
 
-def is_generated(world: WorldConfig) -> bool:
+def is_generated(world: AnyWorld) -> bool:
     """Whether the log of a world is stored."""
     options = world.model_dump(mode="json")
     return any(card.source == SOURCE and card.created_with == options for card in available())
 
 
-def _stand_in(world: WorldConfig) -> Log:
+def _stand_in(world: AnyWorld) -> Log:
     """What a configuration needs to know of the log of a world that is not generated."""
     sizes = {"users": world.users, "items": world.items, "categories": world.categories, "rows_read": 0, "rows_kept": 0}
     facts = {"name": "not-generated", "title": "", "kind": "generated log", "source": SOURCE, "terms": "", "sha256": ""}
@@ -71,7 +71,7 @@ def _stand_in(world: WorldConfig) -> Log:
     return Log(card, *[np.empty(0, np.int32)] * 4)
 
 
-def _planned(experiment: Experiment, world: WorldConfig | None, model: str, seed: int, changes: Changes) -> Planned:
+def _planned(experiment: Experiment, world: AnyWorld | None, model: str, seed: int, changes: Changes) -> Planned:
     """One run. Raises InputError for a model or value that cannot be."""
     log = experiment.log_of(seed)
     try:
