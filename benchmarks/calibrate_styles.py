@@ -7,7 +7,7 @@ A random coordinate search over the shares, kernels and sizes that `SEARCHED` na
 ratio of `log_statistics.statistics` (stored for the head, `dare_core/data/taobao_statistics.json`) plus `STYLE_WEIGHT`
 times the mean squared difference of `style_statistics`, on worlds of 814 users with seeds 11 and 12. It prints the
 configuration it ends with, which is written by hand into `StyledConfig`. With `--write` the comparison of the present
-default (seeds 21, 22 and 23, which took no part in the search) is stored in `benchmarks/results/styles.json`.
+default (seeds 21, 22 and 23, which took no part in the search) is stored in `dare_core/data/styled_statistics.json`.
 """
 
 import argparse
@@ -23,13 +23,14 @@ import polars as pl
 from common import write_figures
 from tqdm import trange
 
+from dare_core.data import log_statistics
 from dare_core.data.generated import draw_items
 from dare_core.data.log_statistics import Statistics, statistics, style_statistics, taobao_statistics
 from dare_core.data.logs import COMPLETE_JOURNEY, Card, Log, load
 from dare_core.data.readers import READERS
 from dare_core.data.worlds import PAPER_ITEM_EXPONENT, StyledConfig, World, build_world
 
-OUT = Path(__file__).parent / "results" / "styles.json"
+OUT = Path(log_statistics.__file__).with_name("styled_statistics.json")
 SIZE = {"users": 814, "items": 1_252_800, "categories": 2_900, "item_exponent": PAPER_ITEM_EXPONENT}
 """As many users as the head has, and about as many categories; items per category as in the published log."""
 SEARCH_SEEDS, REPORT_SEEDS = (11, 12), (21, 22, 23)

@@ -19,6 +19,8 @@ WINDOWS = (50, 200)
 PLURAL = {"category": "categories", "item": "items"}
 POPULARITY_CLICKS = 75_000
 """Popularity depends on the number of clicks: it is computed on as many as the Taobao head has."""
+STYLED_STATISTICS = Path(__file__).with_name("styled_statistics.json")
+"""Two real logs beside the styled worlds (`benchmarks/calibrate_styles.py`)."""
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Statistics = dict[str, float | None]

@@ -145,7 +145,7 @@ class StyledConfig(Catalogue, frozen=True):
 
     Shares, kernels, groups and styles come from `benchmarks/calibrate_styles.py`: repeats and lags on the Taobao head,
     styles on Complete Journey's product types. What it reaches and what it does not is in
-    `benchmarks/results/styles.json`: of the statistics of lags up to 50 most are within a fifth; users are more alike
+    `styled_statistics.json`: of the statistics of lags up to 50 most are within a fifth; users are more alike
     than on the head, the last item is clicked again at once four times as often, and styles are forgotten faster than
     product types. The popularity of categories and items is the twin's. No model or rule took part.
     """
