@@ -320,7 +320,7 @@ def diagnose(
 
 @app.command()
 def book(
-    profile: Annotated[str, typer.Option(help="smoke, standard, full or paper")] = "standard",
+    profile: Annotated[str, typer.Option(help="smoke, standard, full, paper or scale")] = "standard",
     chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
     parameter: Parameters = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
@@ -361,7 +361,7 @@ def claims(
 
     if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
         own = "".join(f", {label}" for label in labels() if "+" in label)
-        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full or paper{own}.")
+        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full, paper or scale{own}.")
     rows = ledger(results_folder(profile), profile)
     for field, asked in (("log", log), ("claim", claim)):
         known = sorted({value for row in rows if (value := getattr(row, field))})

@@ -48,7 +48,7 @@ def test_notebooks_store_text_only(path: Path) -> None:
             assert set(output.get("data", {"text/plain": ""})) == {"text/plain"}, cell.source
 
 
-@pytest.mark.parametrize("profile", ["smoke", "standard", "full", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "standard", "full", "paper", "scale"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_profiles_are_valid(profile: str, name: str) -> None:
     assert chapter_parameters(name, profile, {})["profile"] == profile
