@@ -45,6 +45,5 @@ form.addEventListener("change", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.hidden = false;
 addEventListener("hashchange", reveal);
-addEventListener("beforeprint", () => rows.forEach((row) => (row.querySelector("details").open = true)));
 filter();
 reveal();

@@ -154,7 +154,7 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
     for title, (claim, quantity, sentence, ends) in CATCHES.items():
         if found := measured(rows, claim, quantity):
             verdict = found[0].verdict
-            says = sentence.format(ends[JUDGED.index(verdict)]) if verdict in JUDGED else f"Here: {verdict}."
+            says = sentence.format(ends[JUDGED.index(verdict)]) if verdict in JUDGED else f"{verdict}."
             catches[title] = (claim, f"{log_title(found[0].log)}: {says[0].lower()}{says[1:]}", found)
     content = _template("landing.html").render(
         answer=ANSWERS[leads[0].verdict if leads else "not studied yet"],
