@@ -33,10 +33,12 @@ from dare_core.chapters import (
     is_page,
     notebook_of,
     read_plan,
+    row_commands,
 )
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
-from dare_core.report.claims import chapter_results, results_folder, write_ledger
+from dare_core.report.claims import chapter_results, ledger, load_claims, results_folder, write_ledger
+from dare_core.report.pages import claims_table, write_downloads
 from dare_core.report.stored import write_stored_tables
 from dare_core.schedule import run_in_order
 
@@ -137,7 +139,11 @@ def build_book(
     shutil.copytree(results, out / "source" / "results")  # where the chapters' links to their data point
     write_stored_tables(list(order), out / "source" / "results" / "stored")
     print("building the pages", flush=True)
+    rows = ledger(results, label)
+    table = claims_table(rows, load_claims(), row_commands(results, rows))
+    (out / "source" / "book" / "claims_table.html").write_text(table, "utf-8")
     _jupyter_book(out)
+    write_downloads(rows, out / "_build" / "html" / "book")
     runs = [content["runs"] for name, content in chapter_results(results).items() if name in order]
     computed, reused = (sum(of[what] for of in runs) for what in ("computed", "reused"))
     print(f"trainings: {computed} computed, {reused} reused; {time.monotonic() - start:.0f} s in all", flush=True)

@@ -4,6 +4,8 @@ A label is a profile's name, with a hash of the parameters that are not the prof
 here needs PyTorch, so that a wrong parameter is refused at once.
 """
 
+import shlex
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import yaml
 
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
+from dare_core.report.claims import LedgerRow, chapter_results, load_claims, stored_folders
 from dare_core.report.settings import LABELS, ChapterConfig, label_of
 from dare_core.studies.settings import CONFIGS
 
@@ -106,6 +109,32 @@ def book_parameters(
         beyond |= differing(name, profile, checked)
     label = label_of(profile, beyond)
     return label, {name: chapter_parameters(name, profile, {**given[name], **placed}, label) for name in names}
+
+
+def study_command(name: str, config: Mapping[str, Any]) -> str:
+    """The command that computes a chapter again, from the configuration in its metrics file."""
+    profile = str(config.get("profile", "full")).partition("+")[0]
+    try:
+        beyond = differing(name, profile, CONFIGS[name].checked(config))
+    except InputError:  # of a profile or parameters that are no more
+        profile, beyond = "full", {}
+    options = [f"-p {shlex.quote(f'{key}={value}')}" for key, value in beyond.items()]
+    return " ".join(["dare study", name, "--profile", profile, *options])
+
+
+def row_commands(results: Path, rows: list[LedgerRow]) -> list[str]:
+    """For each row of a ledger the command that computes it; nothing for what no chapter can."""
+    found = {}
+    for folder in [*stored_folders(), results]:
+        for name, content in chapter_results(folder).items():
+            for row in content["rows"]:
+                key = tuple(row.get(part) for part in ("claim", "quantity", "log", "profile"))
+                found[key] = study_command(name, content["config"])
+    plain = {claim.id: f"dare study {claim.chapter} --profile full" for claim in load_claims().values()}
+    testable = {claim.id for claim in load_claims().values() if not claim.untestable}
+    return [
+        found.get((r.claim, r.quantity, r.log, r.profile), plain[r.claim] if r.claim in testable else "") for r in rows
+    ]
 
 
 def labels() -> list[str]:

@@ -41,8 +41,8 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 15_550,  # target 9,000
-    "lines of code": 10_500,  # target 6,000: docstrings, comments and blank lines apart
+    "lines": 15_764,  # target 9,000
+    "lines of code": 10_657,  # target 6,000: docstrings, comments and blank lines apart
     "lines of the reader's core": 3_570,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,

@@ -328,13 +328,17 @@ def joined(stored: Sequence[LedgerRow], built: Sequence[LedgerRow]) -> list[Ledg
     return rows + list(again.values())
 
 
+def stored_folders() -> list[Path]:
+    """Folders of stored metrics files: of the full profile, and of each further log."""
+    return [stored_folder(), *sorted(stored_folder().glob("further/*"))]
+
+
 def ledger(results: Path, profile: str) -> list[LedgerRow]:
     """Every claim with what was measured for it; claims without a measurement say so.
 
     Results that are stored with the project (`book/stored`) and those of the profile are joined (`joined`).
     """
-    folders = [stored_folder(), *sorted(stored_folder().glob("further/*"))]
-    rows = joined([line for folder in folders for line in measured_rows(folder)], measured_rows(results))
+    rows = joined([line for folder in stored_folders() for line in measured_rows(folder)], measured_rows(results))
     lines: list[LedgerRow] = []
     for claim in load_claims().values():
         for quantity in claim.quantities:

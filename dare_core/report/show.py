@@ -1,4 +1,4 @@
-"""Tables, figures with alt text, claim boxes and the ledger. Each has a plain text form, which notebooks store, and an
+"""Tables, figures with alt text and claim boxes. Each has a plain text form, which notebooks store, and an
 HTML form for the book."""
 
 import base64
@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from dare_core.report.claims import Claim, LedgerRow, ledger_table, number, verdict_line
+from dare_core.report.claims import Claim, LedgerRow, number, verdict_line
 
 _COLOURS = sns.color_palette("colorblind", 10)
 PALETTE: dict[str, Any] = {
@@ -180,6 +180,11 @@ MEASURED = (("log", ""), ("paper (quoted)", "number"), ("ours [95 %]", "number")
 """Titles of the columns of `_measured_cells`, with their style classes."""
 
 
+def style_class(verdict: str) -> str:
+    """A verdict as a class of the style sheets."""
+    return verdict.replace(",", "").replace(" ", "-")
+
+
 def _measured_cells(r: LedgerRow) -> str:
     """The cells of a ledger row from the log on: log, the paper's number, ours with interval, the verdict."""
     ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
@@ -187,10 +192,9 @@ def _measured_cells(r: LedgerRow) -> str:
         ours += f"<br><small>this build {number(r.rebuilt)}</small>"
     log = f"{html.escape(r.log or '–')}<br><small>{html.escape(describe(r))}</small>"
     note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
-    style_class = r.verdict.replace(",", "").replace(" ", "-")
     return (
         f'<td>{log}</td><td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
-        f'<td class="verdict {style_class}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
+        f'<td class="verdict {style_class(r.verdict)}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
     )
 
 
@@ -218,20 +222,3 @@ def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
             lines.append(f"<tr><td>{what}<br><small>claim: {side} {entry.null:g}</small></td>{_measured_cells(r)}</tr>")
         parts.append(f"<p>{_titled(name, claim, '.')}</p>{_html_table((('quantity', ''), *MEASURED), ''.join(lines))}")
     return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')
-
-
-def ledger_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
-    """The whole ledger: one row per claim, quantity, log and embedding size; of a claim that is not measured, one."""
-    lines = []
-    for name, claim in claims.items():
-        own = [r for r in rows if r.claim == name]
-        if all(r.log is None and r.ours is None for r in own):
-            own = own[:1]
-        first = f'<td rowspan="{len(own)}" class="text">{_titled(name, claim)}</td>'
-        for r in own:
-            quantity = r.quantity.replace("_", " ")
-            what = f"<strong>{quantity}</strong>" if r.primary else quantity
-            lines.append(f"<tr>{first}<td>{what}</td>{_measured_cells(r)}</tr>")
-            first = ""
-    body = _html_table((("claim", ""), ("quantity", ""), *MEASURED), "".join(lines))
-    return Shown(table(ledger_table(rows)).text, f'<div class="study-table ledger">{body}</div>')
