@@ -2,7 +2,8 @@
 
 .venv/bin/dare claims --json > ledger.json && .venv/bin/python book/findings.py ledger.json
 
-Five bullets; each takes the primary quantities of some claims, with their verdict on every log they were measured on.
+Five bullets; each takes the primary quantities of some claims, with their verdict on every log they were measured on,
+most training samples first. Where the primary quantity of O1 has no verdict, DARE minus TWIN stands for it.
 """
 
 import json
@@ -13,24 +14,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dare_core.report.claims import Claim, LedgerRow, load_claims
+from dare_core.report.pages import log_title
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- findings -->\n).*?(<!-- /findings -->)", re.DOTALL)
 BULLETS = {
-    "Gradients": ("G1", "G2"),
-    "Projections": ("P1", "P2", "P3"),
     "Accuracy and speed of learning": ("O1", "O2", "C1"),
     "Attention and representation": ("A2", "A3", "A4", "R1"),
+    "Gradients": ("G1", "G2"),
+    "Projections": ("P1", "P2", "P3"),
     "Cost": ("E1", "D1"),
 }
 """Bullets and their claims, in this order."""
+INSTEAD = ("O1", "dare_minus_twin")
 WIDTH = 118
 UNJUDGED = ("cannot be tested here", "not studied yet")
 
 
 def log_name(name: str | None) -> str:
     """A log's name within a sentence."""
-    return "the generated log" if name == "generated" else (name or "").replace("_", " ").title()
+    return "the generated log" if name == "generated" else log_title(name)
 
 
 def number(value: float | None) -> str:
@@ -46,19 +49,21 @@ def measured(row: LedgerRow, unit: str) -> str:
 
 
 def sentence(claim: Claim, rows: Iterable[LedgerRow]) -> str:
-    """A claim, and what was found on each log."""
+    """A claim, or what stands for it, and what was found on each log."""
+    rows = sorted(rows, key=lambda row: -(row.training_samples or 0))
     found = ", ".join(measured(row, claim.of(row.quantity).unit) for row in rows)
-    return f"{claim.claim.rstrip('.')} ({claim.id}): {found}."
+    said = claim.claim if rows[0].primary else claim.of(rows[0].quantity).meaning
+    return f"{said.rstrip('.')} ({claim.id}): {found}."
 
 
 def bullets(rows: list[LedgerRow], claims: dict[str, Claim]) -> list[str]:
     """Lines of one bullet per subject. Claims without a verdict are named at its end."""
+    judged = [row for row in rows if row.log and row.verdict not in UNJUDGED]
+    instead = [row for row in judged if (row.claim, row.quantity) == INSTEAD]
     lines = []
     for title, names in BULLETS.items():
-        found = {
-            name: [row for row in rows if row.claim == name and row.primary and row.log and row.verdict not in UNJUDGED]
-            for name in names
-        }
+        found = {name: [row for row in judged if row.claim == name and row.primary] for name in names}
+        found |= {name: instead for name in names if name == INSTEAD[0] and not found[name]}
         parts = [sentence(claims[name], found[name]) for name in names if found[name]]
         missing = [name for name in names if not found[name]]
         if missing:

@@ -33,8 +33,9 @@ def test_bullets_are_the_primary_quantities(findings: ModuleType) -> None:
         LedgerRow(claim="G2", quantity="negative_cosine_share", primary=True, verdict="not studied yet"),
     ]
     lines = findings.bullets(rows, load_claims())
-    first = " ".join(line.strip() for line in lines).partition(" - ")[0]
-    assert first == (
+    text = " ".join(line.strip() for line in lines)
+    gradients = "- **Gradients.**" + text.partition("- **Gradients.**")[2].partition(" - ")[0]
+    assert gradients == (
         "- **Gradients.** The gradients into shared embeddings are dominated by representation (G1): **holds** on the "
         "generated log (ratio 7.19 [4.99, 10.4]; paper 5), **holds** on Complete Journey (ratio 7.19 [4.99, 10.4]; "
         "paper 5). Not judged: G2."
@@ -42,10 +43,26 @@ def test_bullets_are_the_primary_quantities(findings: ModuleType) -> None:
     assert sum(line.startswith("- ") for line in lines) == 5
 
 
+def test_dare_minus_twin_stands_for_what_is_not_judged(findings: ModuleType) -> None:
+    small, large = (
+        row("O1", log, primary=False).model_copy(update={"quantity": "dare_minus_twin", "training_samples": samples})
+        for log, samples in (("complete_journey", 100_000), ("world_100m", 4_902_000))
+    )
+    text = " ".join(line.strip() for line in findings.bullets([small, large], load_claims()))
+    assert "(O1): **holds** on World 100M (AUC 7.19 [4.99, 10.4]; paper 5), **holds** on Complete Journey" in text
+    best = row("O1", "generated").model_copy(update={"quantity": "dare_minus_best_other"})
+    text = " ".join(line.strip() for line in findings.bullets([small, large, best], load_claims()))
+    assert "World 100M" not in text and "(O1): **holds** on the generated log" in text
+
+
 def test_a_block_is_filled_and_nothing_else(findings: ModuleType) -> None:
     text = "before\n<!-- findings -->\nformer text\n<!-- /findings -->\nafter\n"
     filled = findings.fill(text, [row("G1", "generated")], load_claims())
-    assert filled.startswith("before\n<!-- findings -->\n- **Gradients.**") and "former" not in filled
+    assert (
+        "- **Gradients.**" in filled
+        and filled.startswith("before\n<!-- findings -->\n- **Acc")
+        and "former" not in filled
+    )
     assert filled.endswith("\n<!-- /findings -->\nafter\n")
     assert findings.fill(filled, [row("G1", "generated")], load_claims()) == filled
     with pytest.raises(ValueError, match="no block"):

@@ -33,15 +33,15 @@ ANSWERS: Mapping[str, str] = {
 JUDGED = ("holds", "holds, smaller", "contradicted", "absent", "undecided")
 CATCHES: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = {
     "How many are retrieved": (
-        *(
-            "D1",
-            "advantage_few_minus_many",
-            "When few behaviours are retrieved (small K), DARE's lead over TWIN is {}.",
-        ),
+        "D1",
+        "advantage_few_minus_many",
+        "When few behaviours are retrieved (small K), DARE's lead over TWIN is {}.",
         ("larger", "a little larger", "smaller, against the claim", "about the same", "not surely larger or smaller"),
     ),
     "A cheaper search": (
-        *("E1", "loss_half_dare", "With half the attention size, DARE loses {}."),
+        "E1",
+        "loss_half_dare",
+        "With half the attention size, DARE loses {}.",
         (
             "hardly any AUC",
             "hardly any AUC",
