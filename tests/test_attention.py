@@ -426,7 +426,7 @@ def test_everything_can_be_shown_where_no_target_is_judged(log: str) -> None:
     """By the published thresholds a log may be too small; *independent* has no true relevance either."""
     chapter = run_chapter("attention", **QUICK | {"logs": log, "most_thin": 0, "least_cell": 10**6, "seeds": 1})
     shown = [shown.text for shown in chapter["shown"] if shown]
-    assert len(shown) == 10 and all(shown)  # the claim box, seven figures and tables, two stored tables
+    assert len(shown) == 11 and all(shown)  # the claim box, seven figures and tables, three stored tables
 
 
 def test_true_relevance_ranks_its_own_world_best() -> None:

@@ -231,7 +231,7 @@ def judged(
 ) -> dict[str, Any]:
     """The rows of known AUCs, with a little noise that all models share."""
     world = experiment(models=models, seeds=3)
-    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
+    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned="", rule="popularity"))
     record = Record("projections", world.config, world.store)
     aucs: dict[tuple[str, str], float] = {}
     for at in (SHARED, BEST):
@@ -281,7 +281,7 @@ def test_best_settings_are_judged_only_where_they_are_known(monkeypatch: pytest.
 def test_p2_is_contradicted_only_beyond_the_correction_for_all_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of eleven that differ in nothing is easily above by its own interval (review B1)."""
     world = experiment(models="all", seeds=3)
-    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned=""))
+    monkeypatch.setattr(Experiment, "competence", SimpleNamespace(value=1.0, not_learned="", rule="popularity"))
     alarms = 0
     for draw in range(60):
         rng = np.random.default_rng(draw)

@@ -97,9 +97,11 @@ def write_stored_tables(chapters: list[str], folder: Path) -> None:
 
 
 def keep(path: Path, log: str = "") -> Path:
-    """Store a chapter's metrics file: that of the full profile, or of a further log. Returns where it lies."""
+    """Store a chapter's metrics file: that of the full profile, or of a further log; what was not studied is left out.
+    Returns where it lies."""
     try:
         content = json.loads(path.read_text("utf-8"))
+        content["rows"] = [row for row in content["rows"] if row["verdict"] != "not studied yet"]
         content["tables"] = {
             name: content["tables"][name] for name in KEPT[content["chapter"]] if name in content["tables"]
         }
