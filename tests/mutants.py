@@ -133,9 +133,9 @@ MUTANTS = [
     ),
     Mutant(
         "one world for all seeds",
-        "dare_core/studies/experiment.py",
-        "world_seed=config.world_seed + seed - 1",
-        "world_seed=config.world_seed",
+        "dare_core/studies/settings.py",
+        '"world_seed": self.world_seed + seed - 1}',
+        '"world_seed": self.world_seed}',
         "studies",
     ),
     Mutant(
@@ -176,9 +176,23 @@ MUTANTS = [
     Mutant(
         "validation is tested",
         "dare_core/data/samples.py",
-        '"test": (end - 1, users),',
-        '"test": (end - 2, users),',
+        '("test", test, log.offsets[1:])',
+        '("test", test, log.offsets[1:] - 1)',
         "samples",
+    ),
+    Mutant(
+        "a first click's missing past is forgotten",
+        "dare_core/data/styled.py",
+        "rest += shares[level] * (1.0 - known[level])",
+        "rest += 0.0 * known[level]",
+        "styled",
+    ),
+    Mutant(
+        "single samples have swapped labels",
+        "dare_core/models/click_model.py",
+        "torch.where(clicked, log_probability[..., 0], log_probability[..., 1])",
+        "torch.where(clicked, log_probability[..., 1], log_probability[..., 0])",
+        "training",
     ),
     Mutant(
         "the target leaks into the history",
