@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from dare_core.config import SampleConfig, explain
+from dare_core.data.worlds import NULL_WORLDS, WORLDS, AnyWorld, world_config
 from dare_core.errors import InputError
 from dare_core.report.settings import ChapterConfig
 
 if TYPE_CHECKING:
     from dare_core.data.logs import Log
-    from dare_core.data.worlds import AnyWorld
     from dare_core.evaluation.relevance import GainRule
 
 MOST_SAMPLES = 120_000
@@ -28,33 +28,6 @@ GRADIENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 """How models start, and samples per step, where gradients are recorded. `published`: every parameter but biases starts
 at N(0, 0.01); the claims are judged here. `own start`: BatchNorm scales and PReLU slopes start at their layers' own
 values. `recipe`: as all other chapters train."""
-PAPER_SIZE: Mapping[str, Any] = {"kind": "styled", "item_exponent": 0.85}
-"""Of worlds with as many items per category as the published Taobao log (`dare_core.data.worlds`)."""
-SIZE_30M: Mapping[str, Any] = {"users": 26_500, "items": 1_220_637, "categories": 2_822, "groups": 220}
-STRONG_STYLES: Mapping[str, Any] = {
-    "style_share": 0.5, "category_share": 0.12, "items_per_style": 40.0,
-    "style_kernel": {"exponent": 1.1, "shift": 0.263},
-}  # fmt: skip
-"""Smaller styles that are kept to more and longer than the calibrated ones, with which the oracle's AUC is only .016
-to .019 above the best rule's: here .027. Declared before any model was trained on either."""
-WORLDS: Mapping[str, Mapping[str, Any]] = {
-    "generated": {"kind": "twin"},
-    "independent": {"kind": "independent"},
-    "no_decay": {"kind": "no_decay"},
-    "no_semantics": {"kind": "no_semantics"},
-    "styled": {"kind": "styled"},
-    "world_100m": {**PAPER_SIZE, "users": 86_000, "items": 4_068_790, "categories": 9_407, "groups": 733},
-    "world_30m": {**PAPER_SIZE, **SIZE_30M},
-    "styles_30m": {**PAPER_SIZE, **SIZE_30M, **STRONG_STYLES},
-    "world_10m": {**PAPER_SIZE, "users": 8_500, "items": 406_879, "categories": 941, "groups": 73},
-    "tmall_like_30m": {**PAPER_SIZE, "users": 26_500, "items": 753_000, "categories": 1_492, "groups": 116},
-}
-"""Names of generated worlds with the settings that make them; any other name is that of a prepared log. Those that end
-in a number hold what a log of so many rows has of users that the samples keep, items and categories: at 100 million
-rows the published counts of Taobao, at fewer in proportion; `tmall_like_30m` has Tmall's categories, and as many items
-per user as Tmall."""
-NULL_WORLDS = ("independent", "no_decay", "no_semantics")
-"""Kinds of worlds on which negatives may be items that their user clicks."""
 
 
 def numbers(text: str) -> list[int]:
@@ -144,10 +117,8 @@ class StudyConfig(ChapterConfig):
             raise InputError(f"world: it is not JSON ({error}).") from error
         return config
 
-    def world_settings(self, name: str, seed: int = 1) -> "AnyWorld":
+    def world_settings(self, name: str, seed: int = 1) -> AnyWorld:
         """The generated world of a name for a training seed, which moves the world too."""
-        from dare_core.data.worlds import world_config
-
         sizes = {"users": self.world_users, "items": self.world_items, "categories": self.world_categories}
         sizes["items"] = max(sizes["items"], sizes["categories"])
         further = json.loads(self.world) if self.world else {}
