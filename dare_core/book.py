@@ -140,6 +140,7 @@ def build_book(
     write_stored_tables(list(order), out / "source" / "results" / "stored")
     print("building the pages", flush=True)
     rows = ledger(results, label)
+    _without_absent(folder)
     table = claims_table(rows, load_claims(), row_commands(results, rows))
     (out / "source" / "book" / "claims_table.html").write_text(table, "utf-8")
     _jupyter_book(out)
@@ -169,8 +170,7 @@ def _stage(out: Path, results: Path, names: list[str]) -> Path:
     for path in (project_root() / "book").glob("*"):  # pages, and the drawing that they and chapters show
         if path.suffix in (".md", ".svg"):
             shutil.copy(path, source / "book")
-    files = [chapter["file"] for chapter in toc["chapters"]]
-    toc["chapters"] = [{"file": file} for file in files if is_page(file) or Path(file).name in names]
+    toc["chapters"] = [of for of in toc["chapters"] if is_page(of["file"]) or Path(of["file"]).name in names]
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
     return source / "notebooks"
 
@@ -183,7 +183,7 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
     known = name not in COLLECTING and not fresh and recall(name, key, folder / source.name, results)
     if not known:
         executed = execute_chapter(name, parameters, folder)
-        _fold_code(executed)
+        _lay_out(executed)
         if name not in COLLECTING:
             remember(name, key, executed, results)
     bar.update()
@@ -192,8 +192,9 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
         print(f"chapter {name}: {done} in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _fold_code(path: Path) -> None:
-    """Fold the cell of parameters that papermill adds, or leave it out, as the notebook does with its own."""
+def _lay_out(path: Path) -> None:
+    """Make a page of an executed notebook: cells with the tag `top` (a chapter's answer and main figure) follow its
+    opening words, and the cell of parameters that papermill adds is shown as the notebook's own is."""
     notebook = nbformat.read(path, as_version=4)
     own: list[str] = []
     for cell in notebook.cells:
@@ -202,7 +203,25 @@ def _fold_code(path: Path) -> None:
             own = [tag for tag in tags if tag != "parameters"]
         elif "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, *own]
+    first, *others = notebook.cells
+    others.sort(key=lambda cell: "top" not in cell.metadata.get("tags", []))  # stable
+    notebook.cells = [first, *others]
     nbformat.write(notebook, path)
+
+
+def _without_absent(folder: Path) -> None:
+    """Turn links to chapters that are not built this time into plain emphasis."""
+    present = {path.name for path in folder.glob("*.ipynb")}
+
+    def plain(link: re.Match[str]) -> str:
+        return link[0] if link[2] in present else f"*{link[1]}*"
+
+    for path in folder.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"\[([^]]+)\]\((\w+\.ipynb)\)", plain, cell.source)
+        nbformat.write(notebook, path)
 
 
 def _jupyter_book(out: Path) -> None:

@@ -128,7 +128,7 @@ def claim_map(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> dict[st
     }
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     """A template of this folder, with the words and marks that they share."""
     environment = Environment(
         loader=PackageLoader("dare_core", "report"),
@@ -156,7 +156,7 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
             verdict = found[0].verdict
             says = sentence.format(ends[JUDGED.index(verdict)]) if verdict in JUDGED else f"{verdict}."
             catches[title] = (claim, f"{log_title(found[0].log)}: {says[0].lower()}{says[1:]}", found)
-    content = _template("landing.html").render(
+    content = template("landing.html").render(
         answer=ANSWERS[leads[0].verdict if leads else "not studied yet"],
         leads=leads,
         elsewhere=Counter(r.verdict for r in leads[1:]),
@@ -178,7 +178,7 @@ def claims_table(rows: Sequence[LedgerRow], claims: Mapping[str, Claim], command
     order = {name: place for place, name in enumerate(claims)}
     lines = sorted(zip(rows, commands, strict=True), key=lambda line: (order[line[0].claim], not line[0].primary))
     first = {row.claim: i for i, (row, _) in reversed([*enumerate(lines)])}
-    return _template("claims.html").render(lines=lines, claims=claims, first=first)
+    return template("claims.html").render(lines=lines, claims=claims, first=first)
 
 
 def write_downloads(rows: Sequence[LedgerRow], folder: Path) -> None:

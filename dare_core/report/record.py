@@ -11,9 +11,20 @@ import polars as pl
 
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import atomic_path, write_json
-from dare_core.report.claims import Claim, HasBasis, LedgerRow, load_claims, row, verdict_line
+from dare_core.report.claims import (
+    Claim,
+    HasBasis,
+    LedgerRow,
+    joined,
+    load_claims,
+    measured_rows,
+    row,
+    stored_folders,
+    verdict_line,
+)
 from dare_core.report.settings import ChapterConfig
-from dare_core.report.show import Shown, claim_box
+from dare_core.report.show import Shown
+from dare_core.report.strip import claim_strip
 from dare_core.training.store import Store, environment
 
 
@@ -73,9 +84,11 @@ class ChapterRecord:
         )
         return path
 
-    def box(self) -> Shown:
-        """The claim box."""
-        return claim_box(self.claims, self.rows)
+    def strip(self) -> Shown:
+        """The chapter's claims: what this run measured, and what is stored with the project."""
+        mine = {r.claim for r in self.rows}
+        stored = [r for folder in stored_folders() for r in measured_rows(folder) if r.claim in mine]
+        return claim_strip(self.claims, joined(stored, self.rows), self.rows)
 
     def summary(self) -> str:
         """Stable text for the notebook's regression test: what was used, and the verdict lines, without digits that
