@@ -325,6 +325,7 @@ def book(
     parameter: Parameters = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="execute chapters again that nothing has changed for")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="print it too, as one file; needs the system's Chromium")] = False,
 ) -> None:
     """Execute the chapters and build the book; prints its first page and the ledger. A setting goes to every chapter
     that has it.
@@ -338,9 +339,11 @@ def book(
     book_parameters(list(execution_order(names)), profile, given, {})  # refused before the slow imports
     from dare_core.book import build_book
 
-    result = build_book(profile, names, given, out, fresh)
+    result = build_book(profile, names, given, out, fresh, pdf)
     say(f"first page: {result.index_html}")
     say(f"ledger:     {result.ledger}")
+    if result.pdf:
+        say(f"printed:    {result.pdf}")
 
 
 @app.command()

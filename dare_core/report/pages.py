@@ -82,7 +82,8 @@ def spoken(row: LedgerRow) -> str:
     """A cell of the map in words: claim, log, verdict and numbers."""
     ours = "" if row.ours is None else f": {value(row)}"
     paper = "" if row.paper is None or not ours else f", paper {number(row.paper)}"
-    return f"{row.claim} on {log_title(row.log)}, {row.verdict}{ours}{paper}"
+    part = "" if row.primary else f" ({row.quantity.replace('_', ' ')}, a part of it)"
+    return f"{row.claim}{part} on {log_title(row.log)}, {row.verdict}{ours}{paper}"
 
 
 def by_log(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
@@ -112,12 +113,14 @@ def axis(rows: Sequence[LedgerRow], left: float, right: float) -> tuple[Callable
 
 
 def claim_map(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> dict[str, Any]:
-    """Claims that can be tested, by group, and per log the row of each claim's primary quantity."""
+    """Claims that can be tested, by group, and per log a row of each: of its primary quantity, or where that was not
+    measured there, of the first that was."""
     names = [name for name, claim in claims.items() if not claim.untestable]
     found: dict[str, dict[str, LedgerRow]] = {}
     for name in names:
-        for row in by_log(r for r in rows if r.primary and r.claim == name):
-            found.setdefault(str(row.log), {})[name] = row
+        own = [r for r in rows if r.claim == name]
+        for row in by_log(r for r in own if r.primary) + by_log(r for r in own if r.ours is not None):
+            found.setdefault(str(row.log), {}).setdefault(name, row)
     sizes = {  # most of a log's claims have the same; gradients are recorded on more users
         log: Counter(r.training_samples or 0 for r in cells.values()).most_common(1)[0][0]
         for log, cells in found.items()
