@@ -14,7 +14,7 @@ needs_chromium = pytest.mark.skipif(
     not any(map(shutil.which, NAMES)) and not os.environ.get("BROWSER_REQUIRED"),
     reason="there is no Chromium: apt-get install chromium",
 )
-PAGE = """<html><body><h1>Title</h1><details class="sd-dropdown"><summary>Answer</summary><p>{}</p></details></body></html>"""
+PAGE = '<html><body><details class="sd-dropdown"><summary>Answer</summary><p>{}</p></details></body></html>'
 
 
 @needs_chromium
