@@ -176,6 +176,38 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
     return Shown(" ".join(words.split()), content)
 
 
+def explorer(scores: Sequence[Mapping[str, Any]], usual: int = 20) -> Shown:
+    """Test AUC by the number of retrieved behaviours K, with a slider over K.
+
+    Parameters
+    ----------
+    scores : rows of the chapter on the retrieval number, as they are stored: `log`, `varied`, `K`, `model`, `AUC`, ...
+    usual : the K that is shown first; the nearest that there is
+    """
+    lines = []
+    for (log, k), own in group_rows(row for row in scores if row["varied"] == "K" and row["AUC"] is not None):
+        by_model = {row["model"]: row for row in own}
+        if {"DARE", "TWIN"} <= set(by_model):
+            dare, twin = by_model["DARE"], by_model["TWIN"]
+            lead = {end: twin[f"DARE minus it, {end}"] for end in ("low", "high")}
+            line = {"log": log, "k": k, "dare": dare["AUC"], "twin": twin["AUC"], "rule": dare["best rule"]}
+            lines.append(line | lead | {"lead": twin["DARE minus it"]})
+    numbers = sorted({line["k"] for line in lines})
+    if not numbers:
+        return Shown("DARE and TWIN were not compared by K", "")
+    first = min(numbers, key=lambda k: abs(k - usual))
+    shown = template("explorer.html").render(lines=lines, numbers=numbers, usual=first)
+    return Shown(f"DARE and TWIN at K = {', '.join(map(str, numbers))}", shown)
+
+
+def group_rows(rows: Iterable[Mapping[str, Any]]) -> list[tuple[tuple[Any, Any], list[Mapping[str, Any]]]]:
+    """Rows by log and K, in the order in which they come."""
+    found: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["log"], row["K"]), []).append(row)
+    return list(found.items())
+
+
 def claims_table(rows: Sequence[LedgerRow], claims: Mapping[str, Claim], commands: Sequence[str]) -> str:
     """Every row of the ledger as HTML, the primary quantity of a claim first; each has the command that computes it."""
     order = {name: place for place, name in enumerate(claims)}
