@@ -320,7 +320,7 @@ def diagnose(
 
 @app.command()
 def book(
-    profile: Annotated[str, typer.Option(help="smoke, standard, full, paper or scale")] = "standard",
+    profile: Annotated[str, typer.Option(help="smoke, standard, full, paper, scale or tenth")] = "standard",
     chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
     parameter: Parameters = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
@@ -362,9 +362,9 @@ def claims(
     from dare_core.chapters import labels, read_plan
     from dare_core.report.claims import ledger, ledger_table, results_folder
 
-    if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
-        own = "".join(f", {label}" for label in labels() if "+" in label)
-        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full, paper or scale{own}.")
+    known_profiles = [*read_plan("profiles.yml")["profiles"], *(label for label in labels() if "+" in label)]
+    if profile not in known_profiles and profile not in labels():
+        raise InputError(f"There is no profile {profile!r}: choose {', '.join(known_profiles)}.")
     rows = ledger(results_folder(profile), profile)
     for field, asked in (("log", log), ("claim", claim)):
         known = sorted({value for row in rows if (value := getattr(row, field))})
