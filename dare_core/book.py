@@ -37,7 +37,8 @@ from dare_core.chapters import (
 )
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
-from dare_core.report.claims import chapter_results, ledger, load_claims, results_folder, write_ledger
+from dare_core.report.claims import load_claims
+from dare_core.report.ledger import chapter_results, ledger, results_folder, write_ledger
 from dare_core.report.pages import claims_table, write_downloads
 from dare_core.report.pdf import print_pages, system_chromium
 from dare_core.report.stored import write_stored_tables

@@ -55,7 +55,7 @@ def parameters(pairs: list[str] | None) -> dict[str, Any]:
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys in aligned columns."""
-    from dare_core.report.claims import number
+    from dare_core.report.ledger import number
 
     def text(value: Any) -> str:
         if isinstance(value, float):
@@ -360,7 +360,7 @@ def claims(
     Example: dare claims --log world_100m --claim A3
     """
     from dare_core.chapters import labels, read_plan
-    from dare_core.report.claims import ledger, ledger_table, results_folder
+    from dare_core.report.ledger import ledger, ledger_table, results_folder
 
     known_profiles = [*read_plan("profiles.yml")["profiles"], *(label for label in labels() if "+" in label)]
     if profile not in known_profiles and profile not in labels():

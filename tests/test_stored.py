@@ -11,7 +11,8 @@ from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import project_root
 from dare_core.report import stored
-from dare_core.report.claims import LedgerRow, judge, load_claims
+from dare_core.report.claims import load_claims
+from dare_core.report.verdict import LedgerRow, judge
 from dare_core.studies.experiment import LEARNED
 
 STORED = sorted((project_root() / "book" / "stored").rglob("*.json"))

@@ -4,9 +4,10 @@ import re
 
 from test_pages import CLAIMS, row
 
-from dare_core.report.claims import LedgerRow, number
+from dare_core.report.ledger import number
 from dare_core.report.pages import explorer
 from dare_core.report.strip import claim_strip, place_of
+from dare_core.report.verdict import LedgerRow
 
 
 def places(html: str, kind: str) -> list[float]:

@@ -13,8 +13,10 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from dare_core.files import write_json
-from dare_core.report.claims import Claim, LedgerRow, number
+from dare_core.report.claims import Claim
+from dare_core.report.ledger import number
 from dare_core.report.show import MARKS, Shown, style_class
+from dare_core.report.verdict import LedgerRow
 
 CLAIMS_PAGE = "../book/claims.html"
 """The page of all claims, seen from a chapter."""

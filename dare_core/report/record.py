@@ -11,20 +11,12 @@ import polars as pl
 
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import atomic_path, write_json
-from dare_core.report.claims import (
-    Claim,
-    HasBasis,
-    LedgerRow,
-    joined,
-    load_claims,
-    measured_rows,
-    row,
-    stored_folders,
-    verdict_line,
-)
+from dare_core.report.claims import Claim, load_claims
+from dare_core.report.ledger import joined, measured_rows, stored_folders, verdict_line
 from dare_core.report.settings import ChapterConfig
 from dare_core.report.show import Shown
 from dare_core.report.strip import claim_strip
+from dare_core.report.verdict import HasBasis, LedgerRow, row
 from dare_core.training.store import Store, environment
 
 
@@ -55,7 +47,7 @@ class ChapterRecord:
         own_best: Interval | None = None,
         blocked: str = "",
     ) -> None:
-        """Add a ledger row; its verdict follows from the rule (`dare_core.report.claims.row`) and from what the number
+        """Add a ledger row; its verdict follows from the rule (`dare_core.report.verdict.row`) and from what the number
         is judged on."""
         asked = self.claims[claim]
         basis = on.basis(asked.needs_competence)

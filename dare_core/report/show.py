@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from dare_core.report.claims import number
+from dare_core.report.ledger import number
 
 _COLOURS = sns.color_palette("colorblind", 10)
 PALETTE: dict[str, Any] = {
@@ -102,7 +102,7 @@ def figure(drawn: MatplotlibFigure, alt: str, caption: str = "") -> Shown:
 
 
 def cell(value: Any) -> str:
-    """A value as text: numbers as `dare_core.report.claims.number` writes them, a dash for none."""
+    """A value as text: numbers as `dare_core.report.ledger.number` writes them, a dash for none."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, int) and not isinstance(value, bool):

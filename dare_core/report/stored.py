@@ -12,7 +12,7 @@ import polars as pl
 
 from dare_core.errors import InputError
 from dare_core.files import write_json
-from dare_core.report.claims import stored_folder
+from dare_core.report.ledger import stored_folder
 from dare_core.report.show import Shown, table
 
 KEPT = {

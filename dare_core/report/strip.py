@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from dare_core.report.claims import Claim, LedgerRow, Quantity, ledger_table, verdict_line
+from dare_core.report.claims import Claim, Quantity
+from dare_core.report.ledger import ledger_table, verdict_line
 from dare_core.report.pages import by_log, log_title, template
 from dare_core.report.show import Shown, table
+from dare_core.report.verdict import LedgerRow
 
 
 def place_of(quantity: Quantity, rows: Iterable[LedgerRow]) -> Callable[[float], float]:
