@@ -88,8 +88,11 @@ class Reader:
             self.heard.append(f"request to another place: {url}")
 
     def faults(self, page: Page) -> list[str]:
-        """Script errors, requests to other places, what overhangs at the right, and axe's grave violations; of what is
-        folded too, which axe reads on a wide window only: there is much of it, and it looks the same on a narrow one."""
+        """Script errors, requests to other places, what overhangs at the right, and axe's grave violations.
+
+        Of what is folded too. Axe reads that on a wide window only: there is much of it, and a narrow one shows the
+        same.
+        """
         found = [page.evaluate(OVERHANG)]
         violations = [] if self.wide else self._violations(page)
         page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")

@@ -5,6 +5,7 @@ FOLDER is the `_build/html` of a book. Without it, only the tests of these tests
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +24,10 @@ CLAIMS = load_claims()
 LEDGER = json.loads((Path(FOLDER) / "book" / "claims.json").read_text("utf-8")) if FOLDER else []
 CLAIMS_PAGE = "book/claims.html"
 LANDING = "notebooks/landing.html"
+CHAPTERS = sorted({claim.chapter for claim in CLAIMS.values() if not claim.untestable})
 WIDTHS, SCHEMES = (1400, 390), ("light", "dark")
+A4 = 718  # pixels between the margins
+CLEAR = "rgba(0, 0, 0, 0)"
 needs_book = pytest.mark.skipif(BOOK is None, reason="BOOK_HTML names no built book (`make test` builds one)")
 Readers = Callable[[int, str], Reader]
 
@@ -91,7 +95,7 @@ def test_links_and_downloads_of_a_page_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_the_search_finds_where_a_claim_is_judged(desk: Reader, claim: str) -> None:
     with desk.page(f"search.html?q={claim}") as shown:
-        shown.get_by_text("Search finished").wait_for()
+        shown.get_by_text(re.compile("Search finished|did not match any")).wait_for()
         found = shown.locator("#search-results li a").evaluate_all("links => links.map((a) => a.pathname)")
     judged = (CLAIMS_PAGE, f"notebooks/{CLAIMS[claim].chapter}.html")
     assert any(path.endswith(judged) for path in found), f"found: {found}"
@@ -171,13 +175,32 @@ def test_verdicts_of_a_claim_are_on_the_screen_of_a_phone(phone: Reader, claim: 
             assert count and not out, f"{page}: {count} verdicts, outside: {out}"
 
 
-@needs_book
-@pytest.mark.parametrize("chapter", sorted({claim.chapter for claim in CLAIMS.values() if not claim.untestable}))
-def test_verdicts_of_a_chapter_are_on_the_screen_of_a_phone(phone: Reader, chapter: str) -> None:
+def verdicts_of_chapter(shown: Page, chapter: str) -> None:
+    """Each of the chapter's claims has a verdict, and all of them are on the screen or the sheet."""
     claims = [name for name, claim in CLAIMS.items() if claim.chapter == chapter]
+    count, out = outside(shown, ":is(.claim-box .verdict, .strip .judged)")
+    assert count >= len(claims) and not out, f"{count} verdicts of {claims}, outside: {out}"
+
+
+@needs_book
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_verdicts_of_a_chapter_are_on_the_screen_of_a_phone(phone: Reader, chapter: str) -> None:
     with phone.page(f"notebooks/{chapter}.html") as shown:
-        count, out = outside(shown, ":is(.claim-box .verdict, .strip .judged)")
-        assert count >= len(claims) and not out, f"{count} verdicts of {claims}, outside: {out}"
+        verdicts_of_chapter(shown, chapter)
+
+
+@needs_book
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_verdicts_of_a_chapter_are_printed_dark_on_light(readers: Readers, chapter: str) -> None:
+    with readers(A4, "dark").page(f"notebooks/{chapter}.html") as shown:
+        shown.emulate_media(media="print")
+        shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert shown.evaluate("getComputedStyle(document.body).backgroundColor") in ("rgb(255, 255, 255)", CLEAR)
+        assert shown.evaluate("getComputedStyle(document.querySelector('h1')).color") != "rgb(255, 255, 255)"
+        verdicts_of_chapter(shown, chapter)
+        assert shown.locator("details.hide:visible").count() == 0
+        shown.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert shown.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 BROKEN = """<!DOCTYPE html><html><head><title>Broken</title></head><body>
