@@ -13,8 +13,9 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from dare_core.report.claims import Claim, LedgerRow, load_claims
+from dare_core.report.claims import Claim, load_claims
 from dare_core.report.pages import log_title
+from dare_core.report.verdict import LedgerRow
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- findings -->\n).*?(<!-- /findings -->)", re.DOTALL)

@@ -37,19 +37,23 @@ from dare_core.chapters import (
 )
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
-from dare_core.report.claims import chapter_results, ledger, load_claims, results_folder, write_ledger
+from dare_core.report.claims import load_claims
+from dare_core.report.ledger import chapter_results, ledger, results_folder, write_ledger
 from dare_core.report.pages import claims_table, write_downloads
+from dare_core.report.pdf import print_pages, system_chromium
 from dare_core.report.stored import write_stored_tables
 from dare_core.schedule import run_in_order
 
 MATHJAX = "tex-svg-full.js"  # named in _config.yml too
+PDF = "book.pdf"  # beside the pages
 
 
 class BookResult(NamedTuple):
-    """A finished book: its first page, and the ledger."""
+    """A finished book: its first page, the ledger, and where it was printed."""
 
     index_html: Path
     ledger: Path
+    pdf: Path | None
 
 
 class _ThisPython(AsyncKernelManager):
@@ -105,6 +109,7 @@ def build_book(
     parameters: dict[str, Any] | None = None,
     out: Path | None = None,
     fresh: bool = False,
+    pdf: bool = False,
 ) -> BookResult:
     """Execute chapters and build the book of them.
 
@@ -115,11 +120,14 @@ def build_book(
     parameters : they override the profile's in every chapter that has a parameter of that name
     out : folder of the book and its results, new, empty or an older book's; by default in the store, by label
     fresh : execute chapters again that nothing has changed for (`dare_core.chapter_store`)
+    pdf : print it too (`dare_core.report.pdf`)
 
     Raises InputError for an unknown chapter, profile or parameter, for a chapter that fails (those that ended keep
     their results), and for any warning of the build.
     """
     start = time.monotonic()
+    if pdf:
+        system_chromium()  # refused before hours of work
     if out and out.is_dir() and any(out.iterdir()) and not (out / "source" / "_config.yml").is_file():
         raise InputError(f"{out} holds something that is not a book: choose a new or empty folder")
     order = execution_order(chapters)
@@ -127,7 +135,7 @@ def build_book(
     label, merged = book_parameters(list(order), profile, parameters or {}, placed)
     results = out / "results" if out else results_folder(label)
     out = (out or store_root() / "book" / label).resolve()
-    folder = _stage(out, results, list(order))
+    folder = _stage(out, results, list(order), pdf)
     with tqdm(total=len(order), unit="chapter", disable=None) as bar:
 
         def execute(name: str) -> None:
@@ -140,17 +148,25 @@ def build_book(
     write_stored_tables(list(order), out / "source" / "results" / "stored")
     print("building the pages", flush=True)
     rows = ledger(results, label)
+    _without_absent(folder)
     table = claims_table(rows, load_claims(), row_commands(results, rows))
     (out / "source" / "book" / "claims_table.html").write_text(table, "utf-8")
-    _jupyter_book(out)
-    write_downloads(rows, out / "_build" / "html" / "book")
+    shutil.rmtree(out / "_build", ignore_errors=True)
+    html = _jupyter_book(out)
+    write_downloads(rows, html / "book")
+    if pdf:
+        print("printing the pages", flush=True)
+        single = _jupyter_book(out, "singlehtml")
+        # it lies where the first chapter would, but looks for its style sheets as if it lay at the top
+        page = (single / read_plan("_toc.yml")["root"]).with_suffix(".html").rename(single / "index.html")
+        print_pages(page, html / PDF)
     runs = [content["runs"] for name, content in chapter_results(results).items() if name in order]
     computed, reused = (sum(of[what] for of in runs) for what in ("computed", "reused"))
     print(f"trainings: {computed} computed, {reused} reused; {time.monotonic() - start:.0f} s in all", flush=True)
-    return BookResult(out / "_build" / "html" / "index.html", results / "ledger.json")
+    return BookResult(html / "index.html", results / "ledger.json", html / PDF if pdf else None)
 
 
-def _stage(out: Path, results: Path, names: list[str]) -> Path:
+def _stage(out: Path, results: Path, names: list[str], pdf: bool) -> Path:
     """Lay out `source/` for these chapters and remove their older results; returns the folder of their notebooks."""
     source = out / "source"
     mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -169,8 +185,9 @@ def _stage(out: Path, results: Path, names: list[str]) -> Path:
     for path in (project_root() / "book").glob("*"):  # pages, and the drawing that they and chapters show
         if path.suffix in (".md", ".svg"):
             shutil.copy(path, source / "book")
-    files = [chapter["file"] for chapter in toc["chapters"]]
-    toc["chapters"] = [{"file": file} for file in files if is_page(file) or Path(file).name in names]
+    toc["chapters"] = [of for of in toc["chapters"] if is_page(of["file"]) or Path(of["file"]).name in names]
+    printed = f'<p>The whole book as <a href="../{PDF}">one PDF file</a>.</p>' if pdf else ""
+    (source / "book" / "printed.html").write_text(printed, "utf-8")
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), "utf-8")
     return source / "notebooks"
 
@@ -183,7 +200,7 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
     known = name not in COLLECTING and not fresh and recall(name, key, folder / source.name, results)
     if not known:
         executed = execute_chapter(name, parameters, folder)
-        _fold_code(executed)
+        _lay_out(executed)
         if name not in COLLECTING:
             remember(name, key, executed, results)
     bar.update()
@@ -192,8 +209,9 @@ def _execute(name: str, parameters: dict[str, Any], folder: Path, results: Path,
         print(f"chapter {name}: {done} in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _fold_code(path: Path) -> None:
-    """Fold the cell of parameters that papermill adds, or leave it out, as the notebook does with its own."""
+def _lay_out(path: Path) -> None:
+    """Make a page of an executed notebook: cells with the tag `top` (a chapter's answer and main figure) follow its
+    opening words, and the cell of parameters that papermill adds is shown as the notebook's own is."""
     notebook = nbformat.read(path, as_version=4)
     own: list[str] = []
     for cell in notebook.cells:
@@ -202,14 +220,33 @@ def _fold_code(path: Path) -> None:
             own = [tag for tag in tags if tag != "parameters"]
         elif "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, *own]
+    first, *others = notebook.cells
+    others.sort(key=lambda cell: "top" not in cell.metadata.get("tags", []))  # stable
+    notebook.cells = [first, *others]
     nbformat.write(notebook, path)
 
 
-def _jupyter_book(out: Path) -> None:
-    """Build the pages anew, warnings as errors; the whole log is `build.log`."""
-    shutil.rmtree(out / "_build", ignore_errors=True)
+def _without_absent(folder: Path) -> None:
+    """Turn links to chapters that are not built this time into plain emphasis."""
+    present = {path.name for path in folder.glob("*.ipynb")}
+
+    def plain(link: re.Match[str]) -> str:
+        return link[0] if link[2] in present else f"*{link[1]}*"
+
+    for path in folder.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"\[([^]]+)\]\((\w+\.ipynb)\)", plain, cell.source)
+        nbformat.write(notebook, path)
+
+
+def _jupyter_book(out: Path, builder: str = "html") -> Path:
+    """Build the pages anew, warnings as errors; the whole log is `build.log`. Returns their folder."""
+    folder = out / "_build" / builder
+    shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
-    command += ["--path-output", "..", "-W", "-n", "--keep-going"]
+    command += ["--path-output", "..", "--builder", builder, "-W", "-n", "--keep-going"]
     plain = {**os.environ, "NO_COLOR": "1"}
     built = subprocess.run(command, cwd=out / "source", env=plain, capture_output=True, text=True)
     log = out / "build.log"
@@ -218,3 +255,4 @@ def _jupyter_book(out: Path) -> None:
         lines = built.stderr.strip().splitlines() or ["no message"]
         first = next((line for line in lines if re.search(r"(WARNING|ERROR|Error):", line)), lines[0])
         raise InputError(f"the pages were not built: {first.strip()}; the whole log is {log}")
+    return folder

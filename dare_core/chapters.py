@@ -14,8 +14,10 @@ import yaml
 
 from dare_core.errors import InputError
 from dare_core.files import project_root, store_root
-from dare_core.report.claims import LedgerRow, chapter_results, load_claims, stored_folders
+from dare_core.report.claims import load_claims
+from dare_core.report.ledger import chapter_results, stored_folders
 from dare_core.report.settings import LABELS, ChapterConfig, label_of
+from dare_core.report.verdict import LedgerRow
 from dare_core.studies.settings import CONFIGS
 
 LANDING = "landing"

@@ -55,7 +55,7 @@ def parameters(pairs: list[str] | None) -> dict[str, Any]:
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys in aligned columns."""
-    from dare_core.report.claims import number
+    from dare_core.report.ledger import number
 
     def text(value: Any) -> str:
         if isinstance(value, float):
@@ -320,11 +320,12 @@ def diagnose(
 
 @app.command()
 def book(
-    profile: Annotated[str, typer.Option(help="smoke, standard, full, paper or scale")] = "standard",
+    profile: Annotated[str, typer.Option(help="smoke, standard, full, paper, scale or tenth")] = "standard",
     chapters: Annotated[str, typer.Option(help="chapters to build, separated by commas; all by default")] = "",
     parameter: Parameters = None,
     out: Annotated[Path | None, typer.Option(help="folder of the book; by default in the store")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="execute chapters again that nothing has changed for")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="print it too, as one file; needs the system's Chromium")] = False,
 ) -> None:
     """Execute the chapters and build the book; prints its first page and the ledger. A setting goes to every chapter
     that has it.
@@ -338,9 +339,11 @@ def book(
     book_parameters(list(execution_order(names)), profile, given, {})  # refused before the slow imports
     from dare_core.book import build_book
 
-    result = build_book(profile, names, given, out, fresh)
+    result = build_book(profile, names, given, out, fresh, pdf)
     say(f"first page: {result.index_html}")
     say(f"ledger:     {result.ledger}")
+    if result.pdf:
+        say(f"printed:    {result.pdf}")
 
 
 @app.command()
@@ -357,11 +360,11 @@ def claims(
     Example: dare claims --log world_100m --claim A3
     """
     from dare_core.chapters import labels, read_plan
-    from dare_core.report.claims import ledger, ledger_table, results_folder
+    from dare_core.report.ledger import ledger, ledger_table, results_folder
 
-    if profile not in read_plan("profiles.yml")["profiles"] and profile not in labels():
-        own = "".join(f", {label}" for label in labels() if "+" in label)
-        raise InputError(f"There is no profile {profile!r}: choose smoke, standard, full, paper or scale{own}.")
+    known_profiles = [*read_plan("profiles.yml")["profiles"], *(label for label in labels() if "+" in label)]
+    if profile not in known_profiles and profile not in labels():
+        raise InputError(f"There is no profile {profile!r}: choose {', '.join(known_profiles)}.")
     rows = ledger(results_folder(profile), profile)
     for field, asked in (("log", log), ("claim", claim)):
         known = sorted({value for row in rows if (value := getattr(row, field))})

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from dare_core.report.claims import results_folder, write_ledger
+from dare_core.report.ledger import results_folder, write_ledger
 from dare_core.studies.settings import CONFIGS
 
 FOLDER = Path(__file__).parent

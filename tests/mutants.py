@@ -105,7 +105,7 @@ MUTANTS = [
     ),
     Mutant(
         "the claimed side is the other",
-        "dare_core/report/claims.py",
+        "dare_core/report/verdict.py",
         '"other" if high < 0 else "claimed" if low > -quantity.tolerance',
         '"claimed" if high < 0 else "other" if low > -quantity.tolerance',
         "claims",
@@ -126,7 +126,7 @@ MUTANTS = [
     ),
     Mutant(
         "models that have not learned are judged",
-        "dare_core/report/claims.py",
+        "dare_core/report/verdict.py",
         'return self.not_learned if claim.needs_competence else ""',
         'return ""',
         "claims studies",

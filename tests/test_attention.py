@@ -48,8 +48,9 @@ from dare_core.evaluation.retrieval import (
 )
 from dare_core.models.click_model import ClickModel
 from dare_core.models.zoo import build_model
-from dare_core.report.claims import LedgerRow, load_claims
+from dare_core.report.claims import load_claims
 from dare_core.report.show import Shown
+from dare_core.report.verdict import LedgerRow
 from dare_core.studies.attention import (
     MET,
     control_row,

@@ -14,8 +14,8 @@ from dare_core import book
 from dare_core.book import build_book, execute_chapter, run_study
 from dare_core.chapters import COLLECTING, book_parameters, chapter_names, chapter_parameters, read_plan
 from dare_core.errors import InputError
-from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord
+from dare_core.report.verdict import Basis
 from dare_core.studies.settings import CONFIGS
 from dare_core.training.runs import RunStore
 

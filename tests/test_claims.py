@@ -9,20 +9,10 @@ import pytest
 
 from dare_core.evaluation.intervals import Interval, interval, ratio_interval
 from dare_core.files import write_json
-from dare_core.report import claims as module
-from dare_core.report.claims import (
-    Basis,
-    LedgerRow,
-    Quantity,
-    joined,
-    judge,
-    ledger,
-    load_claims,
-    number,
-    row,
-    verdict_line,
-    write_ledger,
-)
+from dare_core.report import ledger as module
+from dare_core.report.claims import Quantity, load_claims
+from dare_core.report.ledger import joined, ledger, number, verdict_line, write_ledger
+from dare_core.report.verdict import Basis, LedgerRow, judge, row
 
 NEEDING = "P1 P2 O1 O2 O3 O4 O5 A2 A3 A4 R1 R2 C1 E1 D1 D2"
 IDS = f"G1 G2 P3 S1 A1 T1 {NEEDING}".split()

@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from dare_core.report.claims import LedgerRow, load_claims
+from dare_core.report.claims import load_claims
+from dare_core.report.verdict import LedgerRow
 
 BOOK = Path(__file__).parent.parent / "book"
 

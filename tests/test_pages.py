@@ -11,7 +11,8 @@ import pytest
 from dare_core import chapters
 from dare_core.chapters import row_commands
 from dare_core.files import project_root, write_json
-from dare_core.report.claims import LedgerRow, Verdict, load_claims, number
+from dare_core.report.claims import load_claims
+from dare_core.report.ledger import number
 from dare_core.report.pages import (
     ANSWERS,
     CATCHES,
@@ -24,6 +25,7 @@ from dare_core.report.pages import (
     write_downloads,
 )
 from dare_core.report.show import MARKS
+from dare_core.report.verdict import LedgerRow, Verdict
 
 CLAIMS = load_claims()
 LOGS = {"complete_journey": 96_672, "world_100m": 4_912_345, "generated": 119_700}

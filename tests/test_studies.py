@@ -15,12 +15,22 @@ from conftest import make_log, run_chapter
 from dare_core.chapters import chapter_names, chapter_parameters, notebook_of
 from dare_core.data.generated import WorldConfig, generate
 from dare_core.errors import InputError
-from dare_core.evaluation.intervals import Interval, all_above, interval, ratio_interval
+from dare_core.evaluation.intervals import UNKNOWN, Interval, all_above, interval, ratio_interval
 from dare_core.evaluation.metrics import auc
 from dare_core.evaluation.relevance import relevance_counts
-from dare_core.report.claims import judge, load_claims
+from dare_core.report.claims import load_claims
+from dare_core.report.verdict import judge
 from dare_core.studies.experiment import Competence, Experiment, Record
-from dare_core.studies.learning import by_step, iterations_to, negative_share, negative_steps, norm_ratio, speedup
+from dare_core.studies.learning import (
+    Speedup,
+    by_step,
+    iterations_to,
+    negative_share,
+    negative_steps,
+    norm_ratio,
+    speedup,
+    speedup_of,
+)
 from dare_core.studies.scores import identical_rows, subset_mask
 from dare_core.studies.settings import CONFIGS, ConvergenceConfig, GradientsConfig, MethodConfig, StudyConfig
 from dare_core.training.gradients import GradientRecord
@@ -165,8 +175,8 @@ def test_competence_is_measured_on_trained_models() -> None:
 def test_iterations_to_a_level_by_hand() -> None:
     curves = np.array([[0.5, 0.7, 0.6, 0.9], [0.5, 0.5, 0.5, 0.5], [0.8, 0.1, 0.1, 0.1]])
     steps = np.array([10.0, 20.0, 30.0, 40.0])
-    assert list(iterations_to(curves, steps, np.array([0.6, 0.6, 0.65]), 0.5)) == [15.0, 40.0, 5.0]
-    assert iterations_to(curves[:1], steps, np.array([0.75]), 0.5)[0] == pytest.approx(35.0)
+    assert list(iterations_to(curves, steps, np.array([0.6, 0.6, 0.65]))) == [15.0, 40.0, 10.0]
+    assert iterations_to(curves[:1], steps, np.array([0.75]))[0] == pytest.approx(35.0)
 
 
 def test_c1_of_equal_models_contains_1() -> None:
@@ -179,7 +189,7 @@ def test_c1_of_equal_models_contains_1() -> None:
         rate, best = np.exp(rng.normal(-6, 0.5, (2, 3))), rng.normal(0.78, 0.02, (2, 3))
         curves = 0.5 + (best[..., None] - 0.5) * (1 - np.exp(-rate[..., None] * steps))
         curves += rng.normal(0, 0.003, curves.shape)
-        taken = [iterations_to(own, steps, np.full(3, 0.7), 0.5)[:, None] for own in curves]
+        taken = [iterations_to(own, steps, np.full(3, 0.7))[:, None] for own in curves]
         alarms.append(judge(quantity, ratio_interval(*taken)).direction != "neither")
     assert np.mean(alarms) <= 0.05
 
@@ -187,8 +197,18 @@ def test_c1_of_equal_models_contains_1() -> None:
 def test_two_models_that_never_arrive_are_not_equally_fast() -> None:
     world = experiment("generated", seeds=2)
     runs = world.runs_at("TWIN")
-    assert np.isnan(speedup(world, runs, runs, 3.0).estimate)
-    assert speedup(world, runs, runs, 0.01).estimate == 1
+    never = speedup(world, runs, runs, 3.0)
+    assert never.ratio is UNKNOWN and never.note == "no model reaches the level"
+    at_once = speedup(world, runs, runs, 0.01)
+    assert at_once.ratio is not None and at_once.ratio.estimate == 1 and "first validation" in at_once.blocked
+
+
+def test_a_level_that_is_passed_before_the_first_validation_makes_no_model_equally_fast() -> None:
+    slow, fast = np.array([[300.0], [320.0], [310.0]]), np.full((3, 1), 200.0)
+    found = speedup_of(slow, fast, 200)
+    assert found.ratio is not None and found.ratio.low > 1 and not found.blocked and "3 of 3 seeds" in found.note
+    assert speedup_of(fast, fast, 200).blocked
+    assert speedup_of(slow, slow / 2, 100) == Speedup(ratio_interval(slow, slow / 2))
 
 
 def gradient_record(representation: float, attention: float, cosines: list[float]) -> GradientRecord:

@@ -17,7 +17,7 @@ from dare_core.evaluation.intervals import Interval, user_groups
 from dare_core.evaluation.relevance import information_gains
 from dare_core.evaluation.retrieval import ndcg, retrieve, retrieve_by_rule
 from dare_core.models.zoo import ClickModel, build_model
-from dare_core.report.claims import LedgerRow
+from dare_core.report.verdict import LedgerRow
 from dare_core.studies import efficiency, scores
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.scores import at_own_best, made_with, own_best

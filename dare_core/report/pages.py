@@ -13,8 +13,10 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from dare_core.files import write_json
-from dare_core.report.claims import Claim, LedgerRow, number
+from dare_core.report.claims import Claim
+from dare_core.report.ledger import number
 from dare_core.report.show import MARKS, Shown, style_class
+from dare_core.report.verdict import LedgerRow
 
 CLAIMS_PAGE = "../book/claims.html"
 """The page of all claims, seen from a chapter."""
@@ -82,7 +84,8 @@ def spoken(row: LedgerRow) -> str:
     """A cell of the map in words: claim, log, verdict and numbers."""
     ours = "" if row.ours is None else f": {value(row)}"
     paper = "" if row.paper is None or not ours else f", paper {number(row.paper)}"
-    return f"{row.claim} on {log_title(row.log)}, {row.verdict}{ours}{paper}"
+    part = "" if row.primary else f" ({row.quantity.replace('_', ' ')}, a part of it)"
+    return f"{row.claim}{part} on {log_title(row.log)}, {row.verdict}{ours}{paper}"
 
 
 def by_log(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
@@ -112,12 +115,14 @@ def axis(rows: Sequence[LedgerRow], left: float, right: float) -> tuple[Callable
 
 
 def claim_map(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> dict[str, Any]:
-    """Claims that can be tested, by group, and per log the row of each claim's primary quantity."""
+    """Claims that can be tested, by group, and per log a row of each: of its primary quantity, or where that was not
+    measured there, of the first that was."""
     names = [name for name, claim in claims.items() if not claim.untestable]
     found: dict[str, dict[str, LedgerRow]] = {}
     for name in names:
-        for row in by_log(r for r in rows if r.primary and r.claim == name):
-            found.setdefault(str(row.log), {})[name] = row
+        own = [r for r in rows if r.claim == name]
+        for row in by_log(r for r in own if r.primary) + by_log(r for r in own if r.ours is not None):
+            found.setdefault(str(row.log), {}).setdefault(name, row)
     sizes = {  # most of a log's claims have the same; gradients are recorded on more users
         log: Counter(r.training_samples or 0 for r in cells.values()).most_common(1)[0][0]
         for log, cells in found.items()
@@ -128,7 +133,7 @@ def claim_map(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> dict[st
     }
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     """A template of this folder, with the words and marks that they share."""
     environment = Environment(
         loader=PackageLoader("dare_core", "report"),
@@ -156,7 +161,7 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
             verdict = found[0].verdict
             says = sentence.format(ends[JUDGED.index(verdict)]) if verdict in JUDGED else f"{verdict}."
             catches[title] = (claim, f"{log_title(found[0].log)}: {says[0].lower()}{says[1:]}", found)
-    content = _template("landing.html").render(
+    content = template("landing.html").render(
         answer=ANSWERS[leads[0].verdict if leads else "not studied yet"],
         leads=leads,
         elsewhere=Counter(r.verdict for r in leads[1:]),
@@ -173,12 +178,44 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
     return Shown(" ".join(words.split()), content)
 
 
+def explorer(scores: Sequence[Mapping[str, Any]], usual: int = 20) -> Shown:
+    """Test AUC by the number of retrieved behaviours K, with a slider over K.
+
+    Parameters
+    ----------
+    scores : rows of the chapter on the retrieval number, as they are stored: `log`, `varied`, `K`, `model`, `AUC`, ...
+    usual : the K that is shown first; the nearest that there is
+    """
+    lines = []
+    for (log, k), own in group_rows(row for row in scores if row["varied"] == "K" and row["AUC"] is not None):
+        by_model = {row["model"]: row for row in own}
+        if {"DARE", "TWIN"} <= set(by_model):
+            dare, twin = by_model["DARE"], by_model["TWIN"]
+            lead = {end: twin[f"DARE minus it, {end}"] for end in ("low", "high")}
+            line = {"log": log, "k": k, "dare": dare["AUC"], "twin": twin["AUC"], "rule": dare["best rule"]}
+            lines.append(line | lead | {"lead": twin["DARE minus it"]})
+    numbers = sorted({line["k"] for line in lines})
+    if not numbers:
+        return Shown("DARE and TWIN were not compared by K", "")
+    first = min(numbers, key=lambda k: abs(k - usual))
+    shown = template("explorer.html").render(lines=lines, numbers=numbers, usual=first)
+    return Shown(f"DARE and TWIN at K = {', '.join(map(str, numbers))}", shown)
+
+
+def group_rows(rows: Iterable[Mapping[str, Any]]) -> list[tuple[tuple[Any, Any], list[Mapping[str, Any]]]]:
+    """Rows by log and K, in the order in which they come."""
+    found: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["log"], row["K"]), []).append(row)
+    return list(found.items())
+
+
 def claims_table(rows: Sequence[LedgerRow], claims: Mapping[str, Claim], commands: Sequence[str]) -> str:
     """Every row of the ledger as HTML, the primary quantity of a claim first; each has the command that computes it."""
     order = {name: place for place, name in enumerate(claims)}
     lines = sorted(zip(rows, commands, strict=True), key=lambda line: (order[line[0].claim], not line[0].primary))
     first = {row.claim: i for i, (row, _) in reversed([*enumerate(lines)])}
-    return _template("claims.html").render(lines=lines, claims=claims, first=first)
+    return template("claims.html").render(lines=lines, claims=claims, first=first)
 
 
 def write_downloads(rows: Sequence[LedgerRow], folder: Path) -> None:

@@ -11,9 +11,12 @@ import polars as pl
 
 from dare_core.evaluation.intervals import Interval
 from dare_core.files import atomic_path, write_json
-from dare_core.report.claims import Claim, HasBasis, LedgerRow, load_claims, row, verdict_line
+from dare_core.report.claims import Claim, load_claims
+from dare_core.report.ledger import joined, measured_rows, stored_folders, verdict_line
 from dare_core.report.settings import ChapterConfig
-from dare_core.report.show import Shown, claim_box
+from dare_core.report.show import Shown
+from dare_core.report.strip import claim_strip
+from dare_core.report.verdict import HasBasis, LedgerRow, row
 from dare_core.training.store import Store, environment
 
 
@@ -44,7 +47,7 @@ class ChapterRecord:
         own_best: Interval | None = None,
         blocked: str = "",
     ) -> None:
-        """Add a ledger row; its verdict follows from the rule (`dare_core.report.claims.row`) and from what the number
+        """Add a ledger row; its verdict follows from the rule (`dare_core.report.verdict.row`) and from what the number
         is judged on."""
         asked = self.claims[claim]
         basis = on.basis(asked.needs_competence)
@@ -73,9 +76,11 @@ class ChapterRecord:
         )
         return path
 
-    def box(self) -> Shown:
-        """The claim box."""
-        return claim_box(self.claims, self.rows)
+    def strip(self) -> Shown:
+        """The chapter's claims: what this run measured, and what is stored with the project."""
+        mine = {r.claim for r in self.rows}
+        stored = [r for folder in stored_folders() for r in measured_rows(folder) if r.claim in mine]
+        return claim_strip(self.claims, joined(stored, self.rows), self.rows)
 
     def summary(self) -> str:
         """Stable text for the notebook's regression test: what was used, and the verdict lines, without digits that

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from dare_core.config import Strict, explain
 from dare_core.errors import InputError
 from dare_core.files import canonical_json, short_hash
-from dare_core.report.claims import results_folder
+from dare_core.report.ledger import results_folder
 
 NOTEBOOKS = "smoke"
 """The profile of the notebooks' own parameters."""

@@ -1,5 +1,4 @@
-"""Tables, figures with alt text and claim boxes. Each has a plain text form, which notebooks store, and an
-HTML form for the book."""
+"""Tables and figures with alt text; each has a plain text form, which notebooks store, and an HTML form for pages."""
 
 import base64
 import html
@@ -14,7 +13,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from dare_core.report.claims import Claim, LedgerRow, number, verdict_line
+from dare_core.report.ledger import number
 
 _COLOURS = sns.color_palette("colorblind", 10)
 PALETTE: dict[str, Any] = {
@@ -44,6 +43,10 @@ MARKS: Mapping[str, str] = {
 }
 SHORT = 42
 """Columns of text no longer than this are not broken over lines."""
+SMALLEST = 9
+"""Least size of text in figures, in points: 12 pixels of a page."""
+OPEN = 6
+"""Tables of more rows than this are folded behind their caption."""
 
 
 def colour(name: str) -> Any:
@@ -54,7 +57,8 @@ def colour(name: str) -> Any:
 def style() -> None:
     """Set the figure style of the whole book; the ground is white, so that figures can be read in dark mode too."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.95)
-    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 130, "figure.constrained_layout.use": True})
+    plt.rcParams.update({"legend.fontsize": SMALLEST, "xtick.labelsize": SMALLEST, "ytick.labelsize": SMALLEST})
+    plt.rcParams.update({"axes.titlesize": SMALLEST + 1, "figure.constrained_layout.use": True})
 
 
 class Shown:
@@ -76,20 +80,29 @@ def together(*parts: Shown) -> Shown:
     return Shown("\n\n".join(part.text for part in parts), "".join(part.html for part in parts))
 
 
-def figure(drawn: MatplotlibFigure, alt: str) -> Shown:
-    """A figure with alt text that states what is seen; the text form is the alt text."""
+def figure(drawn: MatplotlibFigure, alt: str, caption: str = "") -> Shown:
+    """A figure as SVG; it is closed.
+
+    Parameters
+    ----------
+    drawn : the figure
+    alt : what is drawn, in a sentence, for those who do not see it
+    caption : what it shows, numbers included
+
+    The text form is both.
+    """
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png")
+    drawn.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(drawn)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return Shown(
-        f"[figure] {alt}",
-        f'<figure class="study-figure"><img alt="{html.escape(alt)}" src="data:image/png;base64,{data}"/></figure>',
-    )
+    image = f'<div><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}"/></div>'
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    text = f"[figure] {alt} {caption}".rstrip()
+    return Shown(text, f'<figure class="study-figure">{image}{below}</figure>')
 
 
 def cell(value: Any) -> str:
-    """A value as text: numbers as `dare_core.report.claims.number` writes them, a dash for none."""
+    """A value as text: numbers as `dare_core.report.ledger.number` writes them, a dash for none."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -142,10 +155,11 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
         for column, width in zip(columns, widths, strict=True)
     ]
     head, *body = (list(zip(line, kinds, strict=True)) for line in lines)
-    return Shown(
-        "\n".join(([caption] if caption else []) + padded),
-        f'<div class="study-table">{_html_table(head, "".join(_html_row(line, "td") for line in body), caption)}</div>',
-    )
+    folded = caption if len(body) > OPEN else ""
+    content = _html_table(head, "".join(_html_row(line, "td") for line in body), "" if folded else caption)
+    if folded:
+        content = f"<details><summary>{html.escape(folded)} ({len(body)} rows)</summary>{content}</details>"
+    return Shown("\n".join(([caption] if caption else []) + padded), f'<div class="study-table">{content}</div>')
 
 
 def _html_row(cells: Sequence[tuple[str, str]], tag: str) -> str:
@@ -163,62 +177,6 @@ def _html_table(head: Sequence[tuple[str, str]], body: str, caption: str = "") -
     return f'<table class="table">{heading}<thead>{_html_row(head, "th")}</thead><tbody>{body}</tbody></table>'
 
 
-def describe(measured: LedgerRow) -> str:
-    """The basis of a ledger row: kind of log, profile, training samples, seeds or worlds, competence."""
-    parts = [measured.kind, measured.profile]
-    if measured.training_samples:
-        parts.append(f"{measured.training_samples:,} training samples")
-    count, what = (measured.worlds, "world") if measured.worlds else (measured.seeds, "seed")
-    if count:
-        parts.append(f"{count} {what}{'s' if count != 1 else ''}")
-    if measured.competence is not None:
-        parts.append(f"competence {measured.competence:.2f}")
-    return ", ".join(part for part in parts if part)
-
-
-MEASURED = (("log", ""), ("paper (quoted)", "number"), ("ours [95 %]", "number"), ("verdict", ""))
-"""Titles of the columns of `_measured_cells`, with their style classes."""
-
-
 def style_class(verdict: str) -> str:
     """A verdict as a class of the style sheets."""
     return verdict.replace(",", "").replace(" ", "-")
-
-
-def _measured_cells(r: LedgerRow) -> str:
-    """The cells of a ledger row from the log on: log, the paper's number, ours with interval, the verdict."""
-    ours = "–" if r.ours is None else f"{number(r.ours)}<br><small>[{number(r.low)}, {number(r.high)}]</small>"
-    if r.rebuilt is not None:
-        ours += f"<br><small>this build {number(r.rebuilt)}</small>"
-    log = f"{html.escape(r.log or '–')}<br><small>{html.escape(describe(r))}</small>"
-    note = f"<br><small>{html.escape(r.note)}</small>" if r.note else ""
-    return (
-        f'<td>{log}</td><td class="number">{number(r.paper)}</td><td class="number">{ours}</td>'
-        f'<td class="verdict {style_class(r.verdict)}">{MARKS[r.verdict]} {r.verdict}{note}</td>'
-    )
-
-
-def _titled(name: str, claim: Claim, mark: str = "") -> str:
-    """A claim's name in bold, its words and where the paper makes it."""
-    words = f"{html.escape(claim.claim)} <small>({html.escape(claim.source)})</small>"
-    return f"<strong>{name}{mark}</strong> {words}"
-
-
-def claim_box(claims: Mapping[str, Claim], rows: Sequence[LedgerRow]) -> Shown:
-    """The box that opens a chapter: claims, and per quantity and log the paper's number, ours with its interval and the
-    verdict. The primary quantity of a claim is in bold; it alone is counted."""
-    text: list[str] = []
-    parts: list[str] = []
-    for name in dict.fromkeys(r.claim for r in rows):
-        claim = claims[name]
-        text.append(f"{name}: {claim.claim} ({claim.source})")
-        lines = []
-        for r in sorted((r for r in rows if r.claim == name), key=lambda r: not r.primary):
-            entry = claim.of(r.quantity)
-            text.append(f"  {verdict_line(r)}")
-            meaning = html.escape(entry.meaning)
-            what = f"<strong>{meaning}</strong>" if r.primary else meaning
-            side = "above" if entry.direction == "greater" else "below"
-            lines.append(f"<tr><td>{what}<br><small>claim: {side} {entry.null:g}</small></td>{_measured_cells(r)}</tr>")
-        parts.append(f"<p>{_titled(name, claim, '.')}</p>{_html_table((('quantity', ''), *MEASURED), ''.join(lines))}")
-    return Shown("\n".join(text), f'<div class="claim-box study-table">{"".join(parts)}</div>')

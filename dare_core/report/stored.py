@@ -12,17 +12,17 @@ import polars as pl
 
 from dare_core.errors import InputError
 from dare_core.files import write_json
-from dare_core.report.claims import LedgerRow, ledger_table, load_claims, stored_folder
-from dare_core.report.show import Shown, claim_box, table
+from dare_core.report.ledger import stored_folder
+from dare_core.report.show import Shown, table
 
 KEPT = {
     "method": ("recipe", "own_best", "identical", "competence"),
     "overall": ("scores", "sizes"),
-    "convergence": ("scores", "iterations"),
+    "convergence": ("scores", "iterations", "curves"),
     "gradients": ("statistics",),
     "projections": ("variants", "search", "cost", "budget"),
     "language": ("losses", "gaps", "shape", "curves", "nanogpt"),
-    "attention": ("retrieval", "closeness", "controls"),
+    "attention": ("retrieval", "closeness", "curves", "maps", "controls"),
     "discriminability": ("summary", "differences"),
     "search_efficiency": ("scores",),
     "retrieval_number": ("scores",),
@@ -63,25 +63,6 @@ def show_stored_table(chapter: str, name: str, what: str) -> Shown:
     computed = f"{content['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
     caption = f"{what}, {seeds} seeds, computed {computed}: dare study {chapter} --profile full"
     return table(content["tables"][name], caption)
-
-
-def show_stored_verdicts(chapter: str) -> Shown:
-    """The claim box of the stored full result."""
-    content = stored_result(chapter)
-    if content is None:
-        return not_computed(chapter, "Verdicts")
-    return claim_box(load_claims(), [LedgerRow.model_validate(row) for row in content["rows"]])
-
-
-def show_further(chapter: str) -> Shown:
-    """The stored verdicts of a chapter on further logs, among them worlds of the paper's size."""
-    further = further_results(chapter)
-    rows = [LedgerRow.model_validate(line) for content in further.values() for line in content["rows"]]
-    if not rows:
-        return not_computed(chapter, "Larger worlds and other logs")
-    rows.sort(key=lambda line: (line.claim, line.quantity, -(line.training_samples or 0)))
-    dates = ", ".join(sorted({content["date"] for content in further.values()}))
-    return table(ledger_table(rows), f"Larger worlds and other logs, stored with the project (computed {dates})")
 
 
 def write_stored_tables(chapters: list[str], folder: Path) -> None:

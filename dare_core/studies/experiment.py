@@ -17,8 +17,8 @@ from dare_core.evaluation.baselines import oracle_scores, rule_scores
 from dare_core.evaluation.intervals import Interval, Replicates, interval, leave_out, user_groups
 from dare_core.evaluation.metrics import Array, auc, resampled_auc
 from dare_core.files import canonical_json, short_hash
-from dare_core.report.claims import Basis
 from dare_core.report.record import ChapterRecord
+from dare_core.report.verdict import Basis
 from dare_core.studies.settings import StudyConfig
 from dare_core.training.loop import batch_samples
 from dare_core.training.runs import Run, RunStore

@@ -2,6 +2,7 @@
 iterations until a level of validation AUC is reached (C1; section 4.5, figures 11a and 11b)."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,19 +83,17 @@ def accuracy_curves(run: Run, samples: Samples, weights: Array) -> Array:
     return weights[:, kept] @ correct.T / weights[:, kept].sum(1, keepdims=True)
 
 
-def iterations_to(curves: Array, steps: Array, level: Array, start: float) -> Array:
-    """(B,) first iteration at which each curve (B, V) reaches its level (B,), linear between validations and from
-    `start` before the first step; the end of training where it never does, which is alike for all models."""
-    curves = np.concatenate([np.full((len(curves), 1), start), curves], 1)
-    steps = np.concatenate([[0.0], steps])
+def iterations_to(curves: Array, steps: Array, level: Array) -> Array:
+    """(B,) iteration at which each curve (B, V) reaches its level (B,), linear between validations; that of the first
+    validation where the level is passed before it, and the end of training where it is never reached: alike for all
+    models."""
     reached = curves >= level[:, None]
-    first = np.maximum(reached.argmax(1), 1)
-    lines = np.arange(len(curves))
-    before, after = curves[lines, first - 1], curves[lines, first]
-    rise = after - before
-    part = np.where(rise > 0, (level - before) / np.where(rise > 0, rise, 1), 1.0).clip(0, 1)
-    at = steps[first - 1] + part * (steps[first] - steps[first - 1])
-    return np.where(reached.any(1), np.maximum(at, 1.0), steps[-1])
+    first = reached.argmax(1)
+    lines, before = np.arange(len(curves)), np.maximum(first - 1, 0)
+    rise = curves[lines, first] - curves[lines, before]
+    part = np.where(rise > 0, (level - curves[lines, before]) / np.where(rise > 0, rise, 1), 1.0).clip(0, 1)
+    at = steps[before] + part * (steps[first] - steps[before])
+    return np.where(reached.any(1), at, steps[-1])
 
 
 def auc_levels(experiment: Experiment, share: float) -> Replicates:
@@ -103,43 +102,58 @@ def auc_levels(experiment: Experiment, share: float) -> Replicates:
     return TRIVIAL_AUC + share * (experiment.auc_replicates(rule, split="validation") - TRIVIAL_AUC)
 
 
-def iterations(
-    experiment: Experiment,
-    runs: list[Run],
-    levels: Replicates,
-    curves: Curves = auc_curves,
-    start: float = TRIVIAL_AUC,
-) -> Replicates:
+def iterations(experiment: Experiment, runs: list[Run], levels: Replicates, curves: Curves = auc_curves) -> Replicates:
     """(S, 1 + G) iterations of a model to levels of the same shape, of all users and without each group of them."""
     rows = []
     for seed, run, level in zip(experiment.seeds, runs, levels, strict=True):
         samples = experiment.samples(seed)["validation"]
         steps = np.array([line.step for line in run.history], float)
-        drawn = curves(run, samples, experiment.weights(samples))
-        rows.append(iterations_to(drawn, steps, level, start))
+        rows.append(iterations_to(curves(run, samples, experiment.weights(samples)), steps, level))
     return np.stack(rows)
 
 
-def speedup(experiment: Experiment, reference: list[Run], claimed: list[Run], share: float) -> Interval:
+class Speedup(NamedTuple):
+    """Iterations of one model over those of another; why there is no ratio, or what limits it; and why it is not
+    judged."""
+
+    ratio: Interval | None
+    note: str = ""
+    blocked: str = ""
+
+
+def speedup_of(slow: Replicates, fast: Replicates, first: int) -> Speedup:
+    """The ratio of two models' iterations, paired by seed; `first`: the step of the first validation.
+
+    A level that is passed before it is known to be passed by then, and no more: the ratio is nearer to 1 than the
+    truth. It is judged all the same where its interval excludes 1.
+    """
+    ratio = ratio_interval(slow, fast)
+    early = int(((slow[:, 0] <= first) | (fast[:, 0] <= first)).sum())
+    if not early:
+        return Speedup(ratio)
+    note = f"nearer to 1 than the truth: with {early} of {len(slow)} seeds the level is passed before step {first}"
+    return Speedup(ratio, note, "" if ratio.low > 1 or ratio.high < 1 else "passed before the first validation")
+
+
+def speedup(experiment: Experiment, reference: list[Run], claimed: list[Run], share: float) -> Speedup:
     """Iterations of the reference model over those of the claimed one to a level of `auc_levels`, paired by seed.
 
-    Unknown where no run reaches its level: two that never arrive are not equally fast.
+    Not judged where no run reaches its level: two that never arrive are not equally fast.
     """
     levels = auc_levels(experiment, share)
     best = np.array([[run.best.auc for run in runs] for runs in (reference, claimed)])
     if not (best >= levels[:, 0]).any():
-        return UNKNOWN
+        return Speedup(UNKNOWN, "no model reaches the level")
     slow, fast = (iterations(experiment, runs, levels) for runs in (reference, claimed))
-    return ratio_interval(slow, fast)
+    return speedup_of(slow, fast, claimed[0].history[0].step)
 
 
-def accuracy_speedup(experiment: Experiment, reference: list[Run], claimed: list[Run]) -> tuple[Interval | None, str]:
-    """The same to the paper's accuracy of 90 %; None, with the reason, where no model reaches it."""
+def accuracy_speedup(experiment: Experiment, reference: list[Run], claimed: list[Run]) -> Speedup:
+    """The same to the paper's accuracy of 90 %; without a ratio where no model reaches it."""
     best = max(line.accuracy for run in (*reference, *claimed) for line in run.history)
     if best < PAPER_ACCURACY:
-        return None, f"out of reach: best validation accuracy {best:.2f}"
-    samples = experiment.samples(1)["validation"]
-    levels = np.full((len(reference), len(experiment.weights(samples))), PAPER_ACCURACY)
-    trivial = 1 - 1 / samples.items.shape[1]
-    slow, fast = (iterations(experiment, runs, levels, accuracy_curves, trivial) for runs in (reference, claimed))
-    return ratio_interval(slow, fast), ""
+        return Speedup(None, f"out of reach: best validation accuracy {best:.2f}")
+    weights = experiment.weights(experiment.samples(1)["validation"])
+    levels = np.full((len(reference), len(weights)), PAPER_ACCURACY)
+    slow, fast = (iterations(experiment, runs, levels, accuracy_curves) for runs in (reference, claimed))
+    return speedup_of(slow, fast, claimed[0].history[0].step)

@@ -13,8 +13,9 @@ from dare_core.evaluation.baselines import REGRESSION
 from dare_core.evaluation.intervals import Interval, Replicates, all_above, interval, none_above
 from dare_core.evaluation.metrics import grouped_auc, logloss
 from dare_core.files import canonical_json, short_hash
-from dare_core.report.claims import judge, load_claims
+from dare_core.report.claims import load_claims
 from dare_core.report.stored import stored_rows
+from dare_core.report.verdict import judge
 from dare_core.studies.experiment import CLAIMED, REFERENCE, Experiment
 from dare_core.studies.learning import speedup
 from dare_core.training.loop import STEPS_AN_EPOCH
@@ -217,8 +218,9 @@ def identical_rows(experiment: Experiment, count: int) -> list[dict[str, Any]]:
         asked.append(("P2", "best_variant_minus_twin", which, none_above(others), ("contradicted",)))
         asked.append(("O1", "dare_minus_best_other", which, lead, SURE))
     for first, second in combinations(range(count), 2):
-        measured = speedup(experiment, runs[first], runs[second], 0.7)
-        asked.append(("C1", "speedup_70", f"TWIN {first} and TWIN {second}", measured, SURE))
+        ratio = speedup(experiment, runs[first], runs[second], 0.7).ratio
+        assert ratio is not None  # of a level of AUC there is one, known or not
+        asked.append(("C1", "speedup_70", f"TWIN {first} and TWIN {second}", ratio, SURE))
     claims, rows = load_claims(), []
     for claim, quantity, which, measured, alarms in asked:
         values = columns("estimate", measured)
