@@ -11,18 +11,20 @@ book: env
 
 # Notebooks start from an empty store: a full one would be tested instead of the code. The book then reuses runs.
 test: env
-	@echo "== 1/4 ruff"
+	@echo "== 1/5 ruff"
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "== 2/4 unit tests"
+	@echo "== 2/5 unit tests"
 	$(ALONE) $(BIN)/python -m pytest -n auto --dist worksteal
 	@set -e; store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export DARE_STORE="$$store"; \
-	echo "== 3/4 notebooks"; \
+	echo "== 3/5 notebooks"; \
 	$(ALONE) DARE_WORKERS=1 $(BIN)/python -m pytest -n auto --dist loadfile --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval.cfg notebooks; \
-	echo "== 4/4 smoke book, and its numbers"; \
+	echo "== 4/5 smoke book, and its numbers"; \
 	$(BIN)/dare book --profile smoke; \
 	$(BIN)/python tests/external_resources.py "$$store/book/smoke/_build/html"; \
-	$(BIN)/python tests/compare_ledger.py "$$store/book/smoke/results/ledger.json"
+	$(BIN)/python tests/compare_ledger.py "$$store/book/smoke/results/ledger.json"; \
+	echo "== 5/5 its pages in a browser"; \
+	BOOK_HTML="$$store/book/smoke/_build/html" $(BIN)/python -m pytest -n auto -rs tests/test_browser.py
 
 # The example that plugs DARE into FuxiCTR, in an environment of its own beside the one of the study, whose packages it
 # uses. It must not be skipped there.

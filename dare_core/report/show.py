@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from dare_core.report.ledger import number
@@ -45,6 +46,8 @@ SHORT = 42
 """Columns of text no longer than this are not broken over lines."""
 SMALLEST = 9
 """Least size of text in figures, in points: 12 pixels of a page."""
+WIDTH = 9
+"""Width of a figure of two panels, in inches: that of a page's text."""
 OPEN = 6
 """Tables of more rows than this are folded behind their caption."""
 
@@ -78,6 +81,50 @@ class Shown:
 def together(*parts: Shown) -> Shown:
     """Several shown things, one below the other."""
     return Shown("\n\n".join(part.text for part in parts), "".join(part.html for part in parts))
+
+
+def panels(
+    stored: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]], title: Callable[[str], str] = str
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by the title of their log, stored ones first: they are of the larger logs. A stored log that this run has
+    too is named as stored.
+
+    >>> list(panels([{"log": "large"}, {"log": "small"}], [{"log": "small"}]))
+    ['large', 'small, stored', 'small']
+    """
+    here = {row["log"] for row in own}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in stored:
+        found.setdefault(title(row["log"]) + (", stored" if row["log"] in here else ""), []).append(row)
+    for row in own:
+        found.setdefault(title(row["log"]), []).append(row)
+    return found
+
+
+def grid(count: int, height: float, **shared: Any) -> tuple[MatplotlibFigure, list[Axes]]:
+    """A figure of panels, two side by side over the width of a page, each so many inches high; and the panels.
+
+    >>> drawn, axes = grid(3, 2.5)
+    >>> drawn.get_size_inches().tolist(), len(axes), len(drawn.axes)
+    ([9.0, 5.0], 3, 3)
+    """
+    size = (WIDTH if count > 1 else 0.6 * WIDTH, height * -(-count // 2))
+    drawn, axes = plt.subplots(-(-count // 2), min(count, 2), figsize=size, squeeze=False, **shared)
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return drawn, list(axes.flat[:count])
+
+
+def folded(shown: Shown, title: str) -> Shown:
+    """Something behind its title, which opens it: for what a chapter can be read without.
+
+    >>> folded(table([{"model": "DARE"}]), "Models")
+    Models
+    model
+    DARE
+    """
+    content = f"<details><summary>{html.escape(title)}</summary>{shown.html}</details>"
+    return Shown(f"{title}\n{shown.text}", f'<div class="study-table">{content}</div>')
 
 
 def figure(drawn: MatplotlibFigure, alt: str, caption: str = "") -> Shown:

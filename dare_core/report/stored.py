@@ -23,7 +23,7 @@ KEPT = {
     "projections": ("variants", "search", "cost", "budget"),
     "language": ("losses", "gaps", "shape", "curves", "nanogpt"),
     "attention": ("retrieval", "closeness", "curves", "maps", "controls"),
-    "discriminability": ("summary", "differences"),
+    "discriminability": ("values", "summary", "differences"),
     "search_efficiency": ("scores",),
     "retrieval_number": ("scores",),
 }
