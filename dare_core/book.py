@@ -155,11 +155,7 @@ def build_book(
     html = _jupyter_book(out)
     write_downloads(rows, html / "book")
     if pdf:
-        print("printing the pages", flush=True)
-        single = _jupyter_book(out, "singlehtml")
-        # it lies where the first chapter would, but looks for its style sheets as if it lay at the top
-        page = (single / read_plan("_toc.yml")["root"]).with_suffix(".html").rename(single / "index.html")
-        print_pages(page, html / PDF)
+        _print(out, html)
     runs = [content["runs"] for name, content in chapter_results(results).items() if name in order]
     computed, reused = (sum(of[what] for of in runs) for what in ("computed", "reused"))
     print(f"trainings: {computed} computed, {reused} reused; {time.monotonic() - start:.0f} s in all", flush=True)
@@ -224,6 +220,15 @@ def _lay_out(path: Path) -> None:
     others.sort(key=lambda cell: "top" not in cell.metadata.get("tags", []))  # stable
     notebook.cells = [first, *others]
     nbformat.write(notebook, path)
+
+
+def _print(out: Path, html: Path) -> None:
+    """Print the pages to one file beside them."""
+    print("printing the pages", flush=True)
+    single = _jupyter_book(out, "singlehtml")
+    # it lies where the first chapter would, but looks for its style sheets as if it lay at the top
+    page = (single / read_plan("_toc.yml")["root"]).with_suffix(".html").rename(single / "index.html")
+    print_pages(page, html / PDF)
 
 
 def _without_absent(folder: Path) -> None:

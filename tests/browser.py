@@ -11,7 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, sync_playwright
 
-COMMANDS = ("chromium", "chromium-browser", "google-chrome")
+from dare_core.report.pdf import NAMES
+
 GRAVE = ("serious", "critical")
 RULES = {
     "rules": {"label-content-name-mismatch": {"enabled": True}},
@@ -37,7 +38,7 @@ OVERHANG = """() => {
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's Chromium without a network. Skips where there is none, unless BROWSER_REQUIRED is set."""
-    path = next(filter(None, map(shutil.which, COMMANDS)), None)
+    path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         reason = "no Chromium on this computer: apt-get install chromium"
         pytest.fail(reason) if os.environ.get("BROWSER_REQUIRED") else pytest.skip(reason)
