@@ -309,6 +309,7 @@ class DiscriminabilityConfig(StudyConfig):
 
 class ConvergenceConfig(StudyConfig):
     models: str = Field("DARE,TWIN,DIN", description="models to train; C1 needs DARE and TWIN")
+    validations: int = Field(10, ge=1, le=1_000, description="validations per epoch: the resolution of C1")
 
 
 class SearchEfficiencyConfig(StudyConfig):
