@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,19 +10,26 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, sync_playwright
 
-from dare_core.report.pdf import NAMES
+from dare_core.errors import InputError
+from dare_core.report.pdf import system_chromium
 
 GRAVE = ("serious", "critical")
-RULES = {
+RULES: dict[str, Any] = {
     "rules": {"label-content-name-mismatch": {"enabled": True}},
     "resultTypes": ["violations"],
     "preload": False,
 }
 """axe's own rules, and one that it leaves out by itself: what is read out is what is written. It loads no style sheets
 of its own accord: it takes their addresses for those of the page."""
-WIDE = 1000
 TABS = 300
 """Most presses of Tab on the way to something."""
+OPEN = """(most) => {
+  const seen = {};
+  for (const fold of document.querySelectorAll("details")) {
+    seen[fold.className] = (seen[fold.className] ?? 0) + 1;
+    fold.open = seen[fold.className] <= most;
+  }
+}"""
 OVERHANG = """() => {
   const root = document.documentElement, wide = root.clientWidth;
   if (root.scrollWidth <= wide) return null;
@@ -38,10 +44,10 @@ OVERHANG = """() => {
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's Chromium without a network. Skips where there is none, unless BROWSER_REQUIRED is set."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        reason = "no Chromium on this computer: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("BROWSER_REQUIRED") else pytest.skip(reason)
+    try:
+        path = system_chromium()
+    except InputError as error:
+        pytest.fail(str(error)) if os.environ.get("BROWSER_REQUIRED") else pytest.skip(str(error))
     arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-gpu"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium does not start for root with it
@@ -56,7 +62,6 @@ class Reader:
 
     def __init__(self, browser: Browser, address: str, width: int, scheme: str) -> None:
         self.address = address
-        self.wide = width >= WIDE
         self.heard: list[str] = []
         self.context: BrowserContext = browser.new_context(
             viewport={"width": width, "height": 900},
@@ -89,27 +94,40 @@ class Reader:
             self.heard.append(f"request to another place: {url}")
 
     def faults(self, page: Page) -> list[str]:
-        """Script errors, requests to other places, what overhangs at the right, and axe's grave violations.
+        """Script errors, requests to other places, what overhangs at the right, and axe's grave violations; of colours
+        in the other scheme too.
 
-        Of what is folded too. Axe reads that on a wide window only: there is much of it, and a narrow one shows the
-        same.
+        Axe reads the first folds of each kind (there are hundreds, and their text looks the same).
         """
-        found = [page.evaluate(OVERHANG)]
-        violations = [] if self.wide else self._violations(page)
-        page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
-        found.append(page.evaluate(OVERHANG))
-        violations += self._violations(page) if self.wide else []
-        wider = [f"wider than the window: {text}" for text in dict.fromkeys(found) if text]
-        return [*dict.fromkeys(self.heard), *wider, *violations]
-
-    def _violations(self, page: Page) -> list[str]:
-        """What axe finds, with the first places of each rule."""
         found = []
-        for violation in Axe().run(page, options=RULES).response["violations"]:
-            if violation["impact"] in GRAVE:
-                places = [f"{node['target']} {_colours(node)}" for node in violation["nodes"]]
-                found.append(f"{violation['id']} ({len(places)}): " + "; ".join(places[:5]))
-        return found
+        for folds in (0, 10_000, 2):
+            page.evaluate(OPEN, folds)
+            overhang = page.evaluate(OVERHANG)
+            found += [f"wider than the window, {folds} folds open: {overhang}"] if overhang else []
+        found += _violations(page, RULES)
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", other_scheme(page))
+        found += _violations(page, RULES | {"runOnly": ["color-contrast"]})
+        return [*dict.fromkeys(self.heard), *found]
+
+
+def scheme_of(page: Page) -> str:
+    """The scheme that a page is shown in."""
+    return str(page.evaluate("document.documentElement.dataset.theme"))
+
+
+def other_scheme(page: Page) -> str:
+    """The scheme that it is not shown in."""
+    return "light" if scheme_of(page) == "dark" else "dark"
+
+
+def _violations(page: Page, options: dict[str, Any]) -> list[str]:
+    """What axe finds, with the first places of each rule."""
+    found = []
+    for violation in Axe().run(page, options=options).response["violations"]:
+        if violation["impact"] in GRAVE:
+            places = [f"{node['target']} {_colours(node)}" for node in violation["nodes"]]
+            found.append(f"{scheme_of(page)}: {violation['id']} ({len(places)}): " + "; ".join(places[:5]))
+    return found
 
 
 def _colours(node: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from browser import Reader, chromium, tab_to
+from browser import Reader, chromium, scheme_of, tab_to
 from built_pages import BuiltBook, served
 from playwright.sync_api import Browser, Page
 
@@ -20,12 +20,13 @@ from dare_core.report.claims import load_claims
 FOLDER = os.environ.get("BOOK_HTML")
 BOOK = BuiltBook(Path(FOLDER)) if FOLDER else None
 PAGES = BOOK.pages() if BOOK else []
+SLIDERS = [page for page in PAGES if BOOK and 'class="explorer"' in (BOOK.folder / page).read_text("utf-8")]
 CLAIMS = load_claims()
 LEDGER = json.loads((Path(FOLDER) / "book" / "claims.json").read_text("utf-8")) if FOLDER else []
 CLAIMS_PAGE = "book/claims.html"
 LANDING = "notebooks/landing.html"
 CHAPTERS = sorted({claim.chapter for claim in CLAIMS.values() if not claim.untestable})
-WIDTHS, SCHEMES = (1400, 390), ("light", "dark")
+WIDTHS, SCHEMES = (1400, 390), ("light", "dark")  # a page is loaded in both; colours are judged in both at each width
 A4 = 718  # pixels between the margins
 CLEAR = "rgba(0, 0, 0, 0)"
 needs_book = pytest.mark.skipif(BOOK is None, reason="BOOK_HTML names no built book (`make test` builds one)")
@@ -67,21 +68,18 @@ def phone(readers: Readers) -> Reader:
 
 @needs_book
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), [*zip(WIDTHS, SCHEMES, strict=True)])
 def test_a_page_has_no_faults(readers: Readers, width: int, scheme: str, page: str) -> None:
     reader = readers(width, scheme)
     with reader.page(page) as shown:
-        assert shown.evaluate("document.documentElement.dataset.theme") == scheme
+        assert scheme_of(shown) == scheme
         assert "\n".join(reader.faults(shown)) == ""
 
 
 @needs_book
-def test_the_book_opens_at_the_landing_page_for_a_new_reader(readers: Readers) -> None:
+def test_the_landing_page_has_no_faults_for_a_new_reader(readers: Readers) -> None:
     reader = readers(1400, "")
-    with reader.page("index.html") as shown:
-        shown.wait_for_url(f"**/{LANDING}")
-        shown.wait_for_load_state()
+    with reader.page(LANDING) as shown:
         assert "\n".join(reader.faults(shown)) == ""
 
 
@@ -147,46 +145,70 @@ def test_claims_are_sorted_by_keys(desk: Reader, column: int) -> None:
             assert table.locator("thead [aria-sort]").count() == 1 and table.locator("tbody tr").count() == rows
 
 
-def outside(shown: Page, selector: str) -> tuple[int, list[str]]:
-    """How many verdicts a page shows, and those that are not fully between its left and right edge."""
-    return shown.evaluate(
-        """(selector) => {
-          document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
-          const drawn = [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility());
-          const out = drawn.filter((e) => {
-            const box = e.getBoundingClientRect();
-            return box.width < 1 || box.left < 0 || box.right > document.documentElement.clientWidth + 0.5;
-          });
-          return [drawn.length, out.map((e) => e.outerHTML.slice(0, 160))];
-        }""",
-        selector,
-    )
+@needs_book
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("page", SLIDERS)
+def test_the_number_of_retrieved_behaviours_is_chosen_by_keys(readers: Readers, page: str, width: int) -> None:
+    with readers(width, "light").page(page) as shown:
+        explorer = shown.locator(".explorer")
+        slider = explorer.locator("input")
+        known = explorer.locator("tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.k)")
+        numbers = (slider.get_attribute("data-numbers") or "").split(",")
+        assert {*numbers} == {*known} and len(numbers) > 1
+        tab_to(shown, slider)
+        shown.keyboard.press("Home")
+        for number in numbers:
+            rows = explorer.locator("tbody tr:visible")
+            assert rows.evaluate_all("rows => rows.map((row) => row.dataset.k)") == [number] * known.count(number)
+            assert explorer.locator("output").inner_text() == number
+            assert slider.get_attribute("aria-valuetext") == f"K = {number}"
+            shown.keyboard.press("ArrowRight")
+
+
+OUTSIDE = """(selector) => {
+  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+  const page = document.querySelector(".bd-article").getBoundingClientRect();
+  const right = Math.min(page.right, document.documentElement.clientWidth) + 0.5;
+  const drawn = [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility());
+  const boxes = drawn.map((e) => e.getBoundingClientRect());
+  const out = drawn.filter((e, i) => boxes[i].width < 1 || boxes[i].left < 0 || boxes[i].right > right);
+  return [drawn.length, out.map((e) => e.outerHTML.slice(0, 160))];
+}"""
+
+
+def missing(shown: Page, verdicts: dict[str, str]) -> list[str]:
+    """Claims whose verdicts, found by selectors, are not drawn between the edges of the text."""
+    found = []
+    for claim, selector in verdicts.items():
+        count, out = shown.evaluate(OUTSIDE, selector)
+        if out or not count:
+            found.append(f"{claim}: {count} verdicts, outside: {out}")
+    return found
 
 
 @needs_book
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_verdicts_of_a_claim_are_on_the_screen_of_a_phone(phone: Reader, claim: str) -> None:
-    places = {CLAIMS_PAGE: f"tr[data-claim={claim}] .judged"}
-    if any(row["claim"] == claim and row["primary"] and row["log"] for row in LEDGER):
-        places[LANDING] = f".map .judged:has(a[href$='#{claim}'])"
-    for page, selector in places.items():
-        with phone.page(page) as shown:
-            count, out = outside(shown, selector)
-            assert count and not out, f"{page}: {count} verdicts, outside: {out}"
+@pytest.mark.parametrize(
+    ("page", "selector"),
+    [(CLAIMS_PAGE, "tr[data-claim={}] .judged"), (LANDING, ".map .judged:has(a[href$='#{}'])")],
+)
+def test_verdicts_of_all_claims_are_on_the_screen_of_a_phone(phone: Reader, page: str, selector: str) -> None:
+    claims = CLAIMS if page == CLAIMS_PAGE else {row["claim"] for row in LEDGER if row["primary"] and row["log"]}
+    with phone.page(page) as shown:
+        assert missing(shown, {claim: selector.format(claim) for claim in claims}) == []
 
 
-def verdicts_of_chapter(shown: Page, chapter: str) -> None:
-    """Each of the chapter's claims has a verdict, and all of them are on the screen or the sheet."""
-    claims = [name for name, claim in CLAIMS.items() if claim.chapter == chapter]
-    count, out = outside(shown, ":is(.claim-box .verdict, .strip .judged)")
-    assert count >= len(claims) and not out, f"{count} verdicts of {claims}, outside: {out}"
+def missing_of_chapter(shown: Page, chapter: str) -> list[str]:
+    """Claims of a chapter that have a number, and whose strips have no verdict or one beyond the edges."""
+    measured = {row["claim"] for row in LEDGER if row["primary"] and row["ours"] is not None}
+    own = [name for name in CLAIMS if CLAIMS[name].chapter == chapter and name in measured]
+    return missing(shown, {name: f".strip#{name} .judged" for name in own})
 
 
 @needs_book
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_verdicts_of_a_chapter_are_on_the_screen_of_a_phone(phone: Reader, chapter: str) -> None:
     with phone.page(f"notebooks/{chapter}.html") as shown:
-        verdicts_of_chapter(shown, chapter)
+        assert missing_of_chapter(shown, chapter) == []
 
 
 @needs_book
@@ -197,13 +219,13 @@ def test_verdicts_of_a_chapter_are_printed_dark_on_light(readers: Readers, chapt
         shown.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert shown.evaluate("getComputedStyle(document.body).backgroundColor") in ("rgb(255, 255, 255)", CLEAR)
         assert shown.evaluate("getComputedStyle(document.querySelector('h1')).color") != "rgb(255, 255, 255)"
-        verdicts_of_chapter(shown, chapter)
-        assert shown.locator("details.hide:visible").count() == 0
+        assert missing_of_chapter(shown, chapter) == []
+        assert shown.locator("details.hide > summary:visible").count() == 0
         shown.evaluate("dispatchEvent(new Event('afterprint'))")
-        assert shown.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert scheme_of(shown) == "dark"
 
 
-BROKEN = """<!DOCTYPE html><html><head><title>Broken</title></head><body>
+BROKEN = """<!DOCTYPE html><html data-theme="light"><head><title>Broken</title></head><body>
 <p style="color: #ccc; background: #fff">pale</p><div style="width: 3000px">wide</div>
 <button aria-label="another name">written</button><img src="https://example.org/x.png" alt="">
 <script>console.error("said"); undefined_name();</script><a href="nowhere.html">a</a><a href="#nowhere">b</a>
@@ -219,7 +241,7 @@ def test_faults_of_a_page_are_found(browser: Browser, tmp_path: Path) -> None:
         reader.context.close()
     for fault in ("undefined_name", "console: said", "https://example.org/x.png", "3000px", "color-contrast"):
         assert fault in found
-    assert "label-content-name-mismatch" in found and "html-has-lang" in found
+    assert "light: label-content-name-mismatch" in found and "html-has-lang" in found and "dark: color" in found
 
 
 def test_links_to_nothing_are_found(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def system_chromium() -> str:
     """Path of the system's Chromium. Raises InputError where there is none."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        raise InputError("printing needs Chromium: install the system's package (Debian: apt-get install chromium).")
+        raise InputError("there is no Chromium: install the system's package (Debian: apt-get install chromium).")
     return found
 
 
