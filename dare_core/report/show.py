@@ -181,8 +181,9 @@ def with_intervals(line: Mapping[str, Any]) -> dict[str, Any]:
     return joined
 
 
-def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
-    """A table from rows with the same keys; numbers are aligned right, each with its interval (`with_intervals`).
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "", open_to: int = OPEN) -> Shown:
+    """A table from rows with the same keys; numbers are aligned right, each with its interval (`with_intervals`). With
+    more than `open_to` rows it is folded behind its caption.
 
     >>> table([{"model": "DARE", "AUC": 0.75}, {"model": "TWIN", "AUC": None}], "Test scores")
     Test scores
@@ -202,7 +203,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> Shown:
         for column, width in zip(columns, widths, strict=True)
     ]
     head, *body = (list(zip(line, kinds, strict=True)) for line in lines)
-    folded = caption if len(body) > OPEN else ""
+    folded = caption if len(body) > open_to else ""
     content = _html_table(head, "".join(_html_row(line, "td") for line in body), "" if folded else caption)
     if folded:
         content = f"<details><summary>{html.escape(folded)} ({len(body)} rows)</summary>{content}</details>"

@@ -59,5 +59,5 @@ def claim_strip(claims: Mapping[str, Claim], rows: Sequence[LedgerRow], own: Seq
         }
         for line in ledger_table(rows)
     ]
-    numbers = table(shown, "Every number of these claims").html if shown else ""
+    numbers = table(shown, "Every number of these claims", open_to=0).html if shown else ""
     return Shown("\n".join(verdict_line(row) for row in own), content + numbers)
