@@ -3,7 +3,7 @@
 .venv/bin/dare claims --json > ledger.json && .venv/bin/python book/findings.py ledger.json
 
 Five bullets; each takes the primary quantities of some claims, with their verdict on every log they were measured on,
-most training samples first. Where the primary quantity of O1 has no verdict, DARE minus TWIN stands for it.
+most training samples first. DARE minus TWIN comes before the primary quantity of O1.
 """
 
 import json
@@ -27,7 +27,7 @@ BULLETS = {
     "Cost": ("E1", "D1"),
 }
 """Bullets and their claims, in this order."""
-INSTEAD = ("O1", "dare_minus_twin")
+LEAD = ("O1", "dare_minus_twin")
 WIDTH = 118
 UNJUDGED = ("cannot be tested here", "not studied yet")
 
@@ -50,7 +50,7 @@ def measured(row: LedgerRow, unit: str) -> str:
 
 
 def sentence(claim: Claim, rows: Iterable[LedgerRow]) -> str:
-    """A claim, or what stands for it, and what was found on each log."""
+    """A claim, or a part of it, and what was found on each log."""
     rows = sorted(rows, key=lambda row: -(row.training_samples or 0))
     found = ", ".join(measured(row, claim.of(row.quantity).unit) for row in rows)
     said = claim.claim if rows[0].primary else claim.of(rows[0].quantity).meaning
@@ -60,13 +60,13 @@ def sentence(claim: Claim, rows: Iterable[LedgerRow]) -> str:
 def bullets(rows: list[LedgerRow], claims: dict[str, Claim]) -> list[str]:
     """Lines of one bullet per subject. Claims without a verdict are named at its end."""
     judged = [row for row in rows if row.log and row.verdict not in UNJUDGED]
-    instead = [row for row in judged if (row.claim, row.quantity) == INSTEAD]
+    lead = [row for row in judged if (row.claim, row.quantity) == LEAD]
     lines = []
     for title, names in BULLETS.items():
         found = {name: [row for row in judged if row.claim == name and row.primary] for name in names}
-        found |= {name: instead for name in names if name == INSTEAD[0] and not found[name]}
-        parts = [sentence(claims[name], found[name]) for name in names if found[name]]
-        missing = [name for name in names if not found[name]]
+        parts = [sentence(claims[LEAD[0]], lead)] if lead and LEAD[0] in names else []
+        parts += [sentence(claims[name], found[name]) for name in names if found[name]]
+        missing = [name for name in names if not found[name] and not (lead and name == LEAD[0])]
         if missing:
             parts.append(f"Not judged: {', '.join(missing)}.")
         lines += textwrap.wrap(f"- **{title}.** {' '.join(parts)}", WIDTH, subsequent_indent="  ")
