@@ -133,7 +133,7 @@ def test_the_chapter_writes_its_record(own_store: Path) -> None:
     assert again.rows == record.rows and again.store.computed == 0
     figures = [shown for shown in chapter["shown"] if shown and "alt=" in shown.html]
     assert len(figures) == 4 and "DARE, concatenation" in figures[2].text
-    assert "grey" in figures[3].text  # the control
+    assert "Grey" in figures[3].text  # the control
 
 
 def test_bad_numbers_of_clusters_are_refused() -> None:

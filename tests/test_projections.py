@@ -295,7 +295,7 @@ def test_p2_is_contradicted_only_beyond_the_correction_for_all_variants(monkeypa
 def test_the_chapter_takes_the_stored_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     found = searched_lines(experiment(), Setting(0.003, "identity"), [PROJECTION])
     found += [line | {"learning rate": 0.01, "chosen": False} for line in found]
-    monkeypatch.setattr("dare_core.report.stored.stored_rows", lambda chapter, name: found)
+    monkeypatch.setattr("dare_core.report.stored.stored_rows", lambda chapter, name: found if name == "search" else [])
     record = run_chapter("projections", **QUICK)["record"]
     rows = {(row["setting"], row["model"]): row for row in record.tables["variants"]}
     best, shared = rows[BEST, PROJECTION], rows[SHARED, PROJECTION]

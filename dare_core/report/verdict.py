@@ -179,7 +179,7 @@ def row(
     verdict, notes = found.verdict, [found.note, note]
     if measured is None and note.startswith(NOT_COMPUTED):
         verdict = "not studied yet"
-    if values and (reason := blocked or basis.gate(claim, quantity)):
+    if values and (reason := basis.gate(claim, quantity) or blocked):
         verdict, notes = "cannot be tested here", [reason, note]
     elif own_best is not None and (other := judge(quantity, own_best).direction) != found.direction:
         verdict = "undecided"
