@@ -199,6 +199,7 @@ def searched_lines(world: Experiment, setting: Setting, models: list[str] | None
             "model": model,
             "learning rate": setting.learning_rate,
             "initial values of maps": setting.map_initial,
+            "validation AUC": 0.8,
             "chosen": True,
         }
         for model in models or world.config.model_names
