@@ -303,7 +303,7 @@ def test_method_searches_the_recipe(own_store: Path) -> None:
     assert tables["competence"][0]["judged"] != "yes"
     shown = "\n".join(map(repr, chapter["shown"]))
     assert "100 steps" in shown
-    assert "False alarms" in shown, "the stored ones, in place of those of this log"
+    assert "False alarms (orange): P2: " in shown, "the stored ones, in place of those of this log"
 
 
 def test_the_rules_are_tried_on_identical_models() -> None:

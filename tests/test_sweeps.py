@@ -194,7 +194,10 @@ def test_what_d1_and_d2_compare(predict: Callable[[Good], list[RunConfig]]) -> N
     }
     assert "not computed at own best" in chapter["record"].rows[0].note
     figures = [shown for shown in chapter["shown"] if shown and "alt=" in shown.html]
-    assert len(figures) == 2 and all("DARE" in shown.text for shown in figures)
+    by_k, by_ndcg = (shown.text for shown in figures)
+    assert "Generated log: 0.5000 at K = 5, 0.0000 at K = 20, 0.0000 at K = 100" in by_k
+    assert "Generated log: 0.0000 at N = 20, 0.0000 at N = 200" in by_k
+    assert "Generated log" not in by_ndcg, "no target category has enough samples"
 
 
 def test_d1_needs_5_and_100_and_asks_for_each_model_s_own_best(
