@@ -31,7 +31,8 @@ def metrics(folder: Path, chapter: str = "attention") -> Path:
     path = folder / f"{chapter}.json"
     tables = {"retrieval": [{"log": "mine", "NDCG": 0.5}], "controls": [], "cases": [{"user": 1}]}
     machine = {"processor": "P", "threads": 2, "torch": "2.13.0"}
-    content = {"chapter": chapter, "rows": [row], "tables": tables, "date": "2026-01-01", "environment": machine}
+    rows = [row, row | {"log": None, "quantity": "search_time_half"}]
+    content = {"chapter": chapter, "rows": rows, "tables": tables, "date": "2026-01-01", "environment": machine}
     path.write_text(json.dumps(content | {"config": {"seeds": 3}}), "utf-8")
     return path
 
@@ -43,7 +44,10 @@ def test_aggregates_are_kept_and_single_behaviours_are_not(folder: Path) -> None
     assert place == folder / "stored" / "further" / "mine" / "attention.json"
     content = stored.stored_result("attention")
     assert content is not None and set(content["tables"]) == {"retrieval", "controls"}
-    assert stored.further_results("attention")["mine"]["rows"][0]["quantity"] == "ndcg_dare_over_twin"
+    quantities = ["ndcg_dare_over_twin", "search_time_half"]
+    assert [line["quantity"] for line in content["rows"]] == quantities
+    further = stored.further_results("attention")["mine"]["rows"]
+    assert [line["quantity"] for line in further] == quantities[:1], "a time is of no log"
     shown = stored.show_stored_table("attention", "retrieval", "Retrieval")
     assert "3 seeds" in shown.text and "--profile full" in shown.text and "2026-01-01" in shown.text
     stored.write_stored_tables(["attention", "language"], folder / "tables")

@@ -78,11 +78,12 @@ def write_stored_tables(chapters: list[str], folder: Path) -> None:
 
 
 def keep(path: Path, log: str = "") -> Path:
-    """Store a chapter's metrics file: that of the full profile, or of a further log; what was not studied is left out.
-    Returns where it lies."""
+    """Store a chapter's metrics file: that of the full profile, or of a further log; what was not studied is left out,
+    and of a further log what is of no log (a measured time). Returns where it lies."""
     try:
         content = json.loads(path.read_text("utf-8"))
-        content["rows"] = [row for row in content["rows"] if row["verdict"] != "not studied yet"]
+        rows = [row for row in content["rows"] if row["verdict"] != "not studied yet"]
+        content["rows"] = [row for row in rows if row["log"] or not log]
         content["tables"] = {
             name: content["tables"][name] for name in KEPT[content["chapter"]] if name in content["tables"]
         }

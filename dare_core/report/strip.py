@@ -19,8 +19,7 @@ def place_of(quantity: Quantity, rows: Iterable[LedgerRow]) -> Callable[[float],
 
     known = [quantity.null, *(v for row in rows for v in (row.ours, row.paper) if v is not None)]
     low, high = min(map(at, known)), max(map(at, known))
-    spread = max((at(v) - at(row.ours) for row in rows for v in (row.high,) if v and row.ours), default=0.0)
-    margin = min(0.5 * (high - low), abs(spread)) + 0.08 * (high - low) or 1.0
+    margin = 0.4 * (high - low) or 1.0
     low, high = low - margin, high + margin
     return lambda value: round(min(max(100 * (at(value) - low) / (high - low), 0.0), 100.0), 2)
 
