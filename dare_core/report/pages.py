@@ -187,7 +187,8 @@ def explorer(scores: Sequence[Mapping[str, Any]], usual: int = 20) -> Shown:
     usual : the K that is shown first; the nearest that there is
     """
     lines = []
-    for (log, k), own in group_rows(row for row in scores if row["varied"] == "K" and row["AUC"] is not None):
+    varied = [row for row in scores if row["varied"] == "K" and row["AUC"] is not None]
+    for (log, k), own in groupby(varied, lambda row: (row["log"], row["K"])):
         by_model = {row["model"]: row for row in own}
         if {"DARE", "TWIN"} <= set(by_model):
             dare, twin = by_model["DARE"], by_model["TWIN"]
@@ -200,14 +201,6 @@ def explorer(scores: Sequence[Mapping[str, Any]], usual: int = 20) -> Shown:
     first = min(numbers, key=lambda k: abs(k - usual))
     shown = template("explorer.html").render(lines=lines, numbers=numbers, usual=first)
     return Shown(f"DARE and TWIN at K = {', '.join(map(str, numbers))}", shown)
-
-
-def group_rows(rows: Iterable[Mapping[str, Any]]) -> list[tuple[tuple[Any, Any], list[Mapping[str, Any]]]]:
-    """Rows by log and K, in the order in which they come."""
-    found: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault((row["log"], row["K"]), []).append(row)
-    return list(found.items())
 
 
 def claims_table(rows: Sequence[LedgerRow], claims: Mapping[str, Claim], commands: Sequence[str]) -> str:
