@@ -1,9 +1,13 @@
 """The strip that opens a chapter, and the slider over K: their numbers are those of the rows."""
 
 import re
+from pathlib import Path
 
+import pytest
 from test_pages import CLAIMS, row
 
+from dare_core.files import write_json
+from dare_core.report import record as module
 from dare_core.report.ledger import number
 from dare_core.report.pages import explorer
 from dare_core.report.strip import claim_strip, place_of
@@ -65,3 +69,19 @@ def test_the_slider_shows_the_rows_of_every_number_retrieved() -> None:
     assert 'data-numbers="5,100"' in shown.html and 'value="0"' in shown.html  # 5 is nearer to 20
     assert "0.8150" in lines[0] and "0.8050" in lines[0] and "World 100M" in lines[0]
     assert explorer(scores[:1]).html == ""
+
+
+def test_a_chapter_shows_what_is_stored_of_its_claims_and_was_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = [
+        row("O2", "gain_16_minus_gain_128", "world_100m", "holds"),
+        row("A3", "ndcg_dare_over_twin", "world_100m", "holds"),
+    ]
+    write_json(tmp_path / "overall.json", {"rows": [line.model_dump() for line in stored]})
+    monkeypatch.setattr(module, "stored_folders", lambda: [tmp_path])
+    own = [row("O1", "dare_minus_twin", "generated", "undecided")]
+    record = module.ChapterRecord("overall", module.ChapterConfig(), None, rows=own)  # type: ignore[arg-type]
+    shown = record.strip()
+    assert re.findall(r'class="strip" id="(\w+)"', shown.html) == ["O1", "O2"], "in the ledger's order, no other's"
+    assert shown.text.count("\n") == 0 and "O1" in shown.text

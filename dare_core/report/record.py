@@ -78,8 +78,10 @@ class ChapterRecord:
 
     def strip(self) -> Shown:
         """The chapter's claims: what this run measured, and what is stored with the project."""
-        mine = {r.claim for r in self.rows}
-        stored = [r for folder in stored_folders() for r in measured_rows(folder) if r.claim in mine]
+        own = {name for name, claim in self.claims.items() if claim.chapter == self.chapter} | {
+            r.claim for r in self.rows
+        }
+        stored = [r for folder in stored_folders() for r in measured_rows(folder) if r.claim in own]
         return claim_strip(self.claims, joined(stored, self.rows), self.rows)
 
     def summary(self) -> str:

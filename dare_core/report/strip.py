@@ -37,7 +37,8 @@ def claim_strip(claims: Mapping[str, Claim], rows: Sequence[LedgerRow], own: Seq
     samples first.
     """
     parts = []
-    for name in dict.fromkeys(row.claim for row in rows):
+    with_rows = {row.claim for row in rows}
+    for name in [name for name in claims if name in with_rows]:
         quantities = [q for q in claims[name].quantities if q.judged and (q.primary or q.paper is not None)]
         lines = []
         for quantity in quantities:
