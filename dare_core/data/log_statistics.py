@@ -32,7 +32,7 @@ def statistics(log: Log, shortest_user: int = 60) -> Statistics:
     Of users with at least `shortest_user` clicks: the share of clicks whose category or item equals the one `lag`
     clicks before; distinct values per full window of 50 and 200 clicks; the share of clicks whose category or
     item is among the user's last 50 or 200, of clicks that have so many before them; switches between categories
-    (see `_switches`). Of all clicks: how often two random ones have the same category. Of the first 75,000: the
+    (see `switches`). Of all clicks: how often two random ones have the same category. Of the first 75,000: the
     shares of the most popular categories and items, and of those clicked once.
     """
     all_lengths = np.diff(log.offsets)
@@ -56,7 +56,7 @@ def statistics(log: Log, shortest_user: int = 60) -> Statistics:
     for window in WINDOWS:
         for name in PLURAL:
             found[f"{name} among the last {window}"] = _share(gaps[name] <= window, position >= window)
-    arrivals, by_chance = _switches(user, values["category"])
+    arrivals, by_chance = switches(user, values["category"])
     found["two users' switches out of a category end in one"] = arrivals
     found["the same by chance"] = by_chance
     for plural, column in (("categories", log.categories), ("items", log.items)):
@@ -153,7 +153,7 @@ def _pairs_of_different_users(key: Ints, user: Ints) -> int:
     return int((by_key * (by_key - 1)).sum() - (by_both * (by_both - 1)).sum())
 
 
-def _switches(user: Ints, category: Ints) -> tuple[float | None, float | None]:
+def switches(user: Ints, category: Ints) -> tuple[float | None, float | None]:
     """Of two users' switches out of one category, the share that arrive at one category; and by chance.
 
     A switch is a click in another category than the one before. This measures how far categories are
