@@ -21,6 +21,7 @@ FOLDER = os.environ.get("BOOK_HTML")
 BOOK = BuiltBook(Path(FOLDER)) if FOLDER else None
 PAGES = BOOK.pages() if BOOK else []
 SLIDERS = [page for page in PAGES if BOOK and 'class="explorer"' in (BOOK.folder / page).read_text("utf-8")]
+CHOICES = [page for page in PAGES if BOOK and 'class="choice"' in (BOOK.folder / page).read_text("utf-8")]
 CLAIMS = load_claims()
 LEDGER = json.loads((Path(FOLDER) / "book" / "claims.json").read_text("utf-8")) if FOLDER else []
 CLAIMS_PAGE = "book/claims.html"
@@ -163,6 +164,25 @@ def test_the_number_of_retrieved_behaviours_is_chosen_by_keys(readers: Readers, 
             assert explorer.locator("output").inner_text() == number
             assert slider.get_attribute("aria-valuetext") == f"K = {number}"
             shown.keyboard.press("ArrowRight")
+
+
+@needs_book
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("page", CHOICES)
+def test_one_of_several_figures_is_chosen_by_keys(readers: Readers, page: str, width: int) -> None:
+    with readers(width, "light").page(page) as shown:
+        choice = shown.locator(".choice")
+        names = choice.locator("option").all_inner_texts()
+        assert len(names) > 1
+        captions = []
+        tab_to(shown, choice.locator("select"))
+        for name in names:
+            part = choice.locator(":scope > div:visible")
+            assert part.count() == 1
+            captions.append(part.locator("figcaption").inner_text())
+            assert f": {name};" in captions[-1]
+            shown.keyboard.press("ArrowDown")
+        assert len(set(captions)) == len(names)
 
 
 OUTSIDE = """(selector) => {

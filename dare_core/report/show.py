@@ -3,10 +3,12 @@
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import seaborn as sns
@@ -48,6 +50,10 @@ SMALLEST = 9
 """Least size of text in figures, in points: 12 pixels of a page."""
 WIDTH = 9
 """Width of a figure of two panels, in inches: that of a page's text."""
+PHONE = 3.9
+"""Width of a figure on a phone, in inches."""
+LETTERS = 46
+"""Letters of a title in a line of that width."""
 OPEN = 6
 """Tables of more rows than this are folded behind their caption."""
 
@@ -127,8 +133,43 @@ def folded(shown: Shown, title: str) -> Shown:
     return Shown(f"{title}\n{shown.text}", f'<div class="study-table">{content}</div>')
 
 
+def _svg(drawn: MatplotlibFigure) -> str:
+    """A figure as an address that holds it as SVG."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _stack(drawn: MatplotlibFigure) -> None:
+    """Lay a figure out for a phone: its panels one below the other, each with the labels that neighbours shared.
+
+    >>> drawn, axes = grid(4, 2.0)
+    >>> _stack(drawn)
+    >>> drawn.get_size_inches().round(1).tolist()
+    [3.9, 8.0]
+    """
+    panels = [(axis, place) for axis in drawn.axes if (place := axis.get_subplotspec()) is not None]
+    if not panels:
+        return
+    old: Any = panels[0][1].get_gridspec()
+    rows = np.array(old.get_height_ratios() or [1.0] * old.nrows, float)
+    inches = drawn.get_size_inches()[1] * rows / rows.sum()
+    heights = [float(inches[place.rowspan.start]) for _, place in panels]
+    drawn.set_size_inches(PHONE, sum(heights))
+    places = drawn.add_gridspec(len(panels), 1, height_ratios=heights)
+    for number_of, (axis, _) in enumerate(panels):
+        axis.set_subplotspec(places[number_of])
+        axis.set_title(textwrap.fill(axis.get_title(), LETTERS))
+        axis.tick_params(labelleft=axis.yaxis.get_visible(), labelbottom=axis.xaxis.get_visible())
+    for legend in [*drawn.legends]:
+        labels = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        drawn.legend(handles, labels, loc="outside lower center", ncols=2)
+
+
 def figure(drawn: MatplotlibFigure, alt: str, caption: str = "") -> Shown:
-    """A figure as SVG; it is closed.
+    """A figure as SVG, with its panels one below the other on a phone; it is closed.
 
     Parameters
     ----------
@@ -138,11 +179,11 @@ def figure(drawn: MatplotlibFigure, alt: str, caption: str = "") -> Shown:
 
     The text form is both.
     """
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    wide = _svg(drawn)
+    _stack(drawn)
+    narrow = f'<source media="(max-width: 600px)" srcset="{_svg(drawn)}"/>'
     plt.close(drawn)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<div><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}"/></div>'
+    image = f'<div><picture>{narrow}<img alt="{html.escape(alt)}" src="{wide}"/></picture></div>'
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     text = f"[figure] {alt} {caption}".rstrip()
     return Shown(text, f'<figure class="study-figure">{image}{below}</figure>')
@@ -228,3 +269,19 @@ def _html_table(head: Sequence[tuple[str, str]], body: str, caption: str = "") -
 def style_class(verdict: str) -> str:
     """A verdict as a class of the style sheets."""
     return verdict.replace(",", "").replace(" ", "-")
+
+
+def choice(label: str, options: Mapping[str, Shown]) -> Shown:
+    """One of several shown things, chosen from a list; without scripts all are there, one below the other.
+
+    >>> choice("target", {"first": table([{"x": 1}]), "second": table([{"x": 2}])})
+    target: first
+    x
+    1
+    """
+    first, chosen = next(iter(options.items()))
+    names = "".join(f"<option>{html.escape(name)}</option>" for name in options)
+    form = f"<form hidden><label>{html.escape(label)}: <select>{names}</select></label></form>"
+    parts = "".join(f"<div>{shown.html}</div>" for shown in options.values())
+    script = '<script src="../_static/choice.js"></script>'
+    return Shown(f"{label}: {first}\n{chosen.text}", f'<div class="choice">{form}{parts}</div>{script}')

@@ -26,6 +26,8 @@ KEPT = {
     "discriminability": ("values", "summary", "differences"),
     "search_efficiency": ("scores",),
     "retrieval_number": ("scores",),
+    "turning": ("points",),
+    "which_logs": ("points",),
 }
 """Tables that are stored: aggregates, never single behaviours of a log."""
 

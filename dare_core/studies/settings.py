@@ -387,6 +387,36 @@ class YourOwnLogConfig(StudyConfig):
         return super().samples_for(log).model_copy(update=changes)
 
 
+class TurningConfig(ChapterConfig):
+    """Parameters of Where the verdicts turn: blocks of `book/protocol.yml` that are computed."""
+
+    blocks: str = Field("T", description="blocks of book/protocol.yml that are computed, or none")
+    most_seeds: int = Field(9, ge=1, le=99, description="seeds of a cell at most, where the protocol has more")
+
+    @field_validator("blocks")
+    @classmethod
+    def _names(cls, value: str) -> str:
+        return _each(value, bool, "names of blocks") if value else value
+
+    @property
+    def block_names(self) -> list[str]:
+        """The blocks asked for."""
+        return self.blocks.split(",") if self.blocks else []
+
+
+class WhichLogsConfig(StudyConfig):
+    """Parameters of Which logs pay: logs whose lead is predicted before any training, and blocks that are computed."""
+
+    blocks: str = Field("", description="W, R or both: blocks of book/protocol.yml that are computed")
+    most_seeds: int = Field(9, ge=1, le=99, description="seeds of a cell at most, where the protocol has more")
+    seeds: int = Field(1, ge=1, le=100, description="draws of negatives of the logs whose lead is predicted")
+
+    @property
+    def block_names(self) -> list[str]:
+        """The blocks asked for."""
+        return self.blocks.split(",") if self.blocks else []
+
+
 CONFIGS: dict[str, type[ChapterConfig]] = {
     "landing": ChapterConfig,
     "model": TheModelConfig,
@@ -399,6 +429,8 @@ CONFIGS: dict[str, type[ChapterConfig]] = {
     "attention": AttentionConfig,
     "discriminability": DiscriminabilityConfig,
     "convergence": ConvergenceConfig,
+    "turning": TurningConfig,
+    "which_logs": WhichLogsConfig,
     "search_efficiency": SearchEfficiencyConfig,
     "retrieval_number": RetrievalNumberConfig,
     "your_own_log": YourOwnLogConfig,

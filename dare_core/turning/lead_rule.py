@@ -87,7 +87,7 @@ def fit(worlds: Sequence[Properties], leads: Array) -> LeadRule:
         of_mean.append((leads[out] - leads[kept].mean()) ** 2)
     columns = chosen(x, leads)
     used = with_constant(x[:, columns])
-    inverse = np.linalg.inv(used.T @ used)
+    inverse = np.asarray(np.linalg.inv(used.T @ used), np.float64)
     coefficients = inverse @ used.T @ leads
     freedom = len(leads) - used.shape[1]
     variance = float(((leads - used @ coefficients) ** 2).sum() / freedom)

@@ -9,7 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from dare_core.data.worlds import WORLDS
-from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Replicates, interval
 from dare_core.evaluation.relevance import GainRule, information_gains
 from dare_core.evaluation.retrieval import candidate_ndcg, left_out_share, retrieve, same_category_counts
@@ -22,7 +21,7 @@ from dare_core.studies.scores import columns
 from dare_core.studies.settings import StudyConfig
 from dare_core.training.runs import Run, RunStore
 from dare_core.turning.properties import properties_of
-from dare_core.turning.protocol import OWN, Cell
+from dare_core.turning.protocol import OWN, Cell, cells
 
 WIDE, PROJECTION = "TWIN twice as wide", "TWIN (w/ proj.)"
 EFFECTS = ("O1", "equal width", "A2", "A3", "A4", "P1", "C1", "G1", "G2")
@@ -65,11 +64,11 @@ class Place:
         return self.cell.log in WORLDS
 
 
-def places(cells: Iterable[Cell], most: int) -> list[Place]:
+def places(of: Iterable[Cell], most: int) -> list[Place]:
     """The points of cells, first seeds first: where the work is interrupted, all cells have as many. `most` seeds per
     cell at most."""
     found = []
-    for cell in cells:
+    for cell in of:
         seeds = min(cell.seeds, most)
         alone = [Place(cell, seed, 1) for seed in range(1, seeds + 1)]
         found += alone if cell.log in WORLDS else [Place(cell, 1, seeds)]
@@ -206,13 +205,19 @@ def measured(wanted: Sequence[Place]) -> Iterator[Point]:
     yield from tqdm(found, total=len(wanted), unit="point", disable=None, leave=False)
 
 
-def missing_logs(wanted: Sequence[Place]) -> list[str]:
-    """Why places cannot be measured: names of logs that are not prepared."""
-    found = []
-    for place in wanted:
-        if not place.of_worlds and place.cell.log not in found:
-            try:
-                RunStore(progress=False, threads=1).log(place.cell.log)
-            except InputError:
-                found.append(place.cell.log)
-    return found
+def computed(blocks: Sequence[str], most_seeds: int) -> list[Point]:
+    """The points of some blocks of the protocol, in its order. Raises InputError for an unknown block, and for a log
+    that is not prepared."""
+    wanted = [place for block in blocks for place in places(cells(block), most_seeds)]
+    order = {(place.cell.block, place.cell.name, place.first_seed): at for at, place in enumerate(wanted)}
+    return sorted(measured(wanted), key=lambda point: order[identity(point)])
+
+
+def identity(point: Point) -> tuple[str, str, int]:
+    """Block, cell and first seed of a point."""
+    return point["block"], point["cell"], point["seed"]
+
+
+def joined_points(stored: Sequence[Point], own: Sequence[Point]) -> list[Point]:
+    """Points that are stored and those of this run, which replace them."""
+    return list(({identity(point): point for point in stored} | {identity(point): point for point in own}).values())
