@@ -11,7 +11,7 @@ from dare_core.sweeps.cluster import import_ray, on_cluster
 from dare_core.sweeps.grid import Sweep
 from dare_core.sweeps.local import on_this_machine
 from dare_core.sweeps.plan import Planned, plan, with_keys
-from dare_core.sweeps.results import SPEED, core_hours, write_table
+from dare_core.sweeps.results import LARGE, SPEEDS, core_hours, write_table
 from dare_core.training.devices import usable_device
 
 Say = Callable[[object], None]
@@ -27,7 +27,8 @@ def count(title: str, runs: Sequence[Planned], again: int, device: str, threads:
         f"there already  {len(runs) - len(missing):,}",
         f"not there yet  {len(missing):,}",
         f"{'core' if device == 'cpu' else 'GPU'} hours     {hours:,.1f}: {known:,} runs by the speed of stored runs of "
-        f"the same model and size and about as many samples, {len(missing) - known:,} by a rule, {SPEED:,} samples/s",
+        f"the same model and size and about as many samples, {len(missing) - known:,} by a rule, {SPEEDS[0]:,} "
+        f"samples/s, {SPEEDS[1]:,} with {LARGE} or more per step",
     ]
     if unknown := [run for run in missing if not run.key]:
         logs = ", ".join(sorted({run.log for run in unknown}))
