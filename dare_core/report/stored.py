@@ -26,6 +26,7 @@ KEPT = {
     "discriminability": ("values", "summary", "differences"),
     "search_efficiency": ("scores",),
     "retrieval_number": ("scores",),
+    "published_code": ("moved", "compared", "ndcg"),
 }
 """Tables that are stored: aggregates, never single behaviours of a log."""
 
