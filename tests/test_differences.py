@@ -1,6 +1,7 @@
 """The published code's differences switched on alone: what each changes and what it leaves, what is not scored, and
 the ways to evaluate the same runs; and the table of settings, which must say what the code does."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from dare_core.evaluation.relevance import GainRule, Gains
 from dare_core.files import project_root
 from dare_core.models.embeddings import Counts
 from dare_core.models.zoo import build_model
+from dare_core.report import stored
 from dare_core.studies.experiment import Experiment
 from dare_core.studies.settings import CONTROL, SWITCHES, TOGETHER, GainSettings, PublishedCodeConfig
 from dare_core.training.runs import Run, RunStore
@@ -130,8 +132,9 @@ def test_the_ideal_at_k_lowers_every_k_but_the_last() -> None:
     assert at_end[0, 0, 0] == pytest.approx(3 / ideal) and (at_end[0, 0, :2] < own[0, 0, :2]).all()
 
 
-def test_the_chapter_shows_every_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chapter_shows_every_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     store_small_log()
+    monkeypatch.setattr(stored, "stored_folder", lambda: tmp_path / "stored")
     monkeypatch.setattr(differences, "RULES", {"ours": ANY_CELL})
     chapter = run_chapter("published_code", **SMALL | {"switches": "drop_last"})
     tables = chapter["record"].tables
@@ -146,7 +149,14 @@ def test_the_chapter_shows_every_difference(monkeypatch: pytest.MonkeyPatch) -> 
     levels = {(row["ideal"], row["k"]): row["DARE"] for row in tables["ndcg"]}
     assert levels["at k", 5] == levels["at K", 5] and levels["at k", 1] > levels["at K", 1]
     drawn = next(shown for shown in chapter["shown"] if "[figure]" in repr(shown))
-    assert "alt=" in drawn.html and "DARE minus TWIN" in drawn.text
+    assert "alt=" in drawn.html and "DARE minus TWIN" in drawn.text and "stored" not in drawn.text
+
+    stored.keep(chapter["record"].config.results_path / "published_code.json")
+    again = run_chapter("published_code", **SMALL | {"switches": "drop_last"})
+    assert again["record"].store.computed == 0 and again["record"].tables["moved"] == tables["moved"]
+    drawn, every = (next(s.text for s in again["shown"] if mark in repr(s)) for mark in ("[figure]", "Test AUC with"))
+    assert "By Hand, stored, steps by the recipe" in drawn and "By Hand, steps by the recipe" in drawn
+    assert every.count("last batch dropped") == 6, "the stored rows and this run's"
 
 
 def test_the_table_of_settings_says_what_the_code_does() -> None:

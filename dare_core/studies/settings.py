@@ -29,7 +29,7 @@ GRADIENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 at N(0, 0.01); the claims are judged here. `own start`: BatchNorm scales and PReLU slopes start at their layers' own
 values. `recipe`: as all other chapters train."""
 
-CONTROL, TOGETHER = "another draw", "together"
+CONTROL, TOGETHER = "another_draw", "together"
 SWITCHES = (CONTROL, *OFFICIAL, TOGETHER)
 """What is switched on alone in the chapter on the published code: other initial weights and order on the same samples,
 which is how far nothing moves; each difference; and all of them at once."""

@@ -188,7 +188,7 @@ def case_row(experiment: Experiment, setting: str, gains: AllGains) -> dict[str,
         for model in (CLAIMED, REFERENCE)
     ]
     dare, twin = (mean_of(experiment, leading(first, second)) for first, second in (ndcg, ndcg[::-1]))
-    return compared(experiment, setting, f"candidates where DARE leads by {LEADS_BY}; where TWIN does", dare, twin)
+    return compared(experiment, setting, f"cases: DARE leads by {LEADS_BY}; TWIN does", dare, twin)
 
 
 def map_row(experiment: Experiment, setting: str, gains: AllGains) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def map_row(experiment: Experiment, setting: str, gains: AllGains) -> dict[str, 
     model applies them."""
     found = [orders_of(experiment, PROJECTED, setting, transposed) for transposed in (True, False)]
     means = [mean_of(experiment, [each[..., -1] for each in ndcg_of(gains["ours"], orders)]) for orders in found]
-    return compared(experiment, setting, f"NDCG of {PROJECTED}: weight untransposed; as the model applies it", *means)
+    return compared(experiment, setting, "maps: weight untransposed; as applied", *means)
 
 
 def conflict_row(experiment: Experiment, setting: str) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def conflict_row(experiment: Experiment, setting: str) -> dict[str, Any]:
     records = recorded_gradients(experiment, REFERENCE, setting)
     steps = np.array([[negative_steps(record.of("mean_cosine", "category"))] for record in records])
     rows = np.array([[negative_rows([record], "category", slice(None))] for record in records])
-    return compared(experiment, setting, "conflict: steps by their mean cosine; rows one by one", steps, rows)
+    return compared(experiment, setting, "conflict: mean of a step; single rows", steps, rows)
 
 
 def settings_rows() -> list[dict[str, str]]:
