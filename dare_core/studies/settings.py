@@ -328,7 +328,7 @@ class PublishedCodeConfig(StudyConfig):
     )
     conflict: bool = Field(True, description="record TWIN's gradients, for the two ways to count a conflict")
     seeds: int = Field(2, ge=1, le=100, description="trainings per model; on a generated log each has its own world")
-    world_users: int = Field(60, ge=20, le=1_000_000, description="users of a generated world")
+    world_users: int = Field(40, ge=20, le=1_000_000, description="users of a generated world")
 
     @field_validator("settings")
     @classmethod
