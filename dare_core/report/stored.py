@@ -28,6 +28,7 @@ KEPT = {
     "retrieval_number": ("scores",),
     "turning": ("points",),
     "which_logs": ("points",),
+    "published_code": ("moved", "compared", "ndcg"),
 }
 """Tables that are stored: aggregates, never single behaviours of a log."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from dare_core.config import SampleConfig, explain
+from dare_core.config import OFFICIAL, SampleConfig, explain
 from dare_core.data.worlds import NULL_WORLDS, WORLDS, AnyWorld, world_config
 from dare_core.errors import InputError
 from dare_core.report.settings import ChapterConfig
@@ -28,6 +28,13 @@ GRADIENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 """How models start, and samples per step, where gradients are recorded. `published`: every parameter but biases starts
 at N(0, 0.01); the claims are judged here. `own start`: BatchNorm scales and PReLU slopes start at their layers' own
 values. `recipe`: as all other chapters train."""
+
+CONTROL, TOGETHER = "another_draw", "together"
+SWITCHES = (CONTROL, *OFFICIAL, TOGETHER)
+"""What is switched on alone in the chapter on the published code: other initial weights and order on the same samples,
+which is how far nothing moves; each difference; and all of them at once."""
+PUBLISHED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"recipe": {}, "published": {"batch_size": 2_048}}
+"""Samples per step there: by the recipe, and as published."""
 
 
 def numbers(text: str) -> list[int]:
@@ -312,6 +319,39 @@ class ConvergenceConfig(StudyConfig):
     validations: int = Field(10, ge=1, le=1_000, description="validations per epoch: the resolution of C1")
 
 
+class PublishedCodeConfig(StudyConfig):
+    models: str = Field("DARE,TWIN", description="models to train; these two always")
+    settings: str = Field("recipe,published", description="samples per step: recipe, published (2,048)")
+    switches: str = Field(
+        "no_evaluation_mode,single_samples",
+        description="differences that are switched on alone, or all (dare_core/config.py)",
+    )
+    conflict: bool = Field(True, description="record TWIN's gradients, for the two ways to count a conflict")
+    seeds: int = Field(2, ge=1, le=100, description="trainings per model; on a generated log each has its own world")
+    world_users: int = Field(40, ge=20, le=1_000_000, description="users of a generated world")
+
+    @field_validator("settings")
+    @classmethod
+    def _known_settings(cls, value: str) -> str:
+        return _each(value, PUBLISHED_SETTINGS.__contains__, f"some of {', '.join(PUBLISHED_SETTINGS)}")
+
+    @field_validator("switches")
+    @classmethod
+    def _known_switches(cls, value: str) -> str:
+        known = f"all, or some of {', '.join(SWITCHES)}"
+        return value if value == "all" else _each(value, SWITCHES.__contains__, known)
+
+    @property
+    def switched(self) -> list[str]:
+        """The differences of training that are switched on alone."""
+        return [name for name in SWITCHES if self.switches == "all" or name in self.switches.split(",")]
+
+    def fault_of_models(self) -> str:
+        """A model that the chapter compares, and that is not asked for."""
+        missing = [name for name in ("DARE", "TWIN") if name not in self.model_names]
+        return f"this chapter compares {', '.join(missing)}: add it, or leave models out." if missing else ""
+
+
 class SearchEfficiencyConfig(StudyConfig):
     parts: Numbers = Field("1,2,4", description="what the searched embedding is divided by, 1 always; E1 needs 2 and 4")
     further_sizes: Sizes = Field("", description="further embedding sizes, shown beside `size` and not judged")
@@ -433,6 +473,7 @@ CONFIGS: dict[str, type[ChapterConfig]] = {
     "which_logs": WhichLogsConfig,
     "search_efficiency": SearchEfficiencyConfig,
     "retrieval_number": RetrievalNumberConfig,
+    "published_code": PublishedCodeConfig,
     "your_own_log": YourOwnLogConfig,
     "reproducibility": ChapterConfig,
 }
