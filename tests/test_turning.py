@@ -16,6 +16,7 @@ from dare_core.turning.effects import (
     contrasts,
     lead_outcome,
     lead_rule,
+    mean_by,
     outcome,
     predicted,
     prediction_rows,
@@ -80,6 +81,17 @@ def test_a_factor_that_turns_is_told_from_one_that_moves() -> None:
     assert found == {"samples": "moves", "steps": "turns", "categories": "neither", "items": "neither"}
     # the same change, but no sign is changed by it
     assert decisions(lambda samples, steps, categories, items: 0.2 * steps + 0.1)["steps"] == "moves"
+
+
+def test_means_are_over_the_worlds_that_all_cells_have() -> None:
+    points = points_of_a(lambda samples, steps, categories, items: samples + 10 * steps + 100 * items, noise=0.0)
+    found = {(row["samples"], row["steps"]): row["mean"] for row in mean_by(points, "A", "A2", ("samples", "steps"))}
+    assert found == {("40k", "75"): 50, ("40k", "950"): 60, ("485k", "75"): 51, ("485k", "950"): 61}
+    first = cells("A")[0].name
+    fewer = [point for point in points if point["cell"] != first or point["seed"] == 2]
+    assert [row["worlds"] for row in mean_by(fewer, "A", "A2", ("samples",))] == [1, WORLDS]
+    without = [point for point in points if point["cell"] != first]
+    assert [row["samples"] for row in mean_by(without, "A", "A2", ("samples",))] == ["485k"]
 
 
 def test_few_false_alarms_where_there_is_nothing() -> None:

@@ -137,16 +137,20 @@ def contrasts(points: Sequence[Point], block: str, claim: str) -> list[Contrast]
     return [Contrast(name, found, opposite[name], pairs) for name, found in holm(changes).items()]
 
 
-def by_level(points: Sequence[Point], block: str, claim: str) -> Rows:
-    """The mean effect of a block's cells at every level of every factor, with its interval over worlds."""
+def mean_by(points: Sequence[Point], block: str, claim: str, factors: Sequence[str]) -> Rows:
+    """The mean effect of a block's cells at every combination of some factors' levels, over the worlds that all of them
+    have, with its interval over these. Combinations without such a world are left out."""
+    alike: dict[tuple[str, ...], list[dict[int, float]]] = {}
+    for cell in cells(block):
+        values = {p["seed"]: p[claim] for p in of_cell(points, cell) if p.get(claim) is not None}
+        alike.setdefault(tuple(cell.levels[factor] for factor in factors), []).append(values)
     rows = []
-    for factor, levels in protocol().blocks[block].factors.items():
-        for level in levels:
-            own = [of_cell(points, cell) for cell in cells(block) if cell.levels[factor] == level]
-            fewest = min((len(each) for each in own), default=0)
-            if fewest:
-                values = np.array([[point[claim] for point in each[:fewest]] for each in own], float)
-                rows.append({"factor": factor, "level": level, **columns("lead", interval(values.mean(0)[:, None]))})
+    for levels, found in alike.items():
+        worlds = set.intersection(*map(set, found))
+        if worlds:
+            means = [np.mean([values[world] for values in found]) for world in sorted(worlds)]
+            row: dict[str, Any] = dict(zip(factors, levels, strict=True)) | {"worlds": len(worlds)}
+            rows.append(row | columns("mean", interval(np.array(means)[:, None])))
     return rows
 
 
