@@ -431,7 +431,7 @@ class TurningConfig(ChapterConfig):
     """Parameters of Where the verdicts turn: blocks of `book/protocol.yml` that are computed."""
 
     blocks: str = Field("T", description="blocks of book/protocol.yml that are computed, or none")
-    most_seeds: int = Field(9, ge=1, le=99, description="seeds of a cell at most, where the protocol has more")
+    seeds: int = Field(9, ge=1, le=100, description="seeds of a cell at most, where the protocol has more")
 
     @field_validator("blocks")
     @classmethod
@@ -445,11 +445,10 @@ class TurningConfig(ChapterConfig):
 
 
 class WhichLogsConfig(StudyConfig):
-    """Parameters of Which logs pay: logs whose lead is predicted before any training, and blocks that are computed."""
+    """Parameters of Which logs pay: logs whose lead is predicted before any training, each seed with other negatives;
+    and blocks that are computed, with as many seeds of a cell at most."""
 
     blocks: str = Field("", description="W, R or both: blocks of book/protocol.yml that are computed")
-    most_seeds: int = Field(9, ge=1, le=99, description="seeds of a cell at most, where the protocol has more")
-    seeds: int = Field(1, ge=1, le=100, description="draws of negatives of the logs whose lead is predicted")
 
     @property
     def block_names(self) -> list[str]:

@@ -205,10 +205,10 @@ def measured(wanted: Sequence[Place]) -> Iterator[Point]:
     yield from tqdm(found, total=len(wanted), unit="point", disable=None, leave=False)
 
 
-def computed(blocks: Sequence[str], most_seeds: int) -> list[Point]:
-    """The points of some blocks of the protocol, in its order. Raises InputError for an unknown block, and for a log
-    that is not prepared."""
-    wanted = [place for block in blocks for place in places(cells(block), most_seeds)]
+def computed(blocks: Sequence[str], seeds: int) -> list[Point]:
+    """The points of some blocks of the protocol, in its order, with so many seeds of a cell at most. Raises InputError
+    for an unknown block, and for a log that is not prepared."""
+    wanted = [place for block in blocks for place in places(cells(block), seeds)]
     order = {(place.cell.block, place.cell.name, place.first_seed): at for at, place in enumerate(wanted)}
     return sorted(measured(wanted), key=lambda point: order[identity(point)])
 
