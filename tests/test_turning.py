@@ -22,7 +22,7 @@ from dare_core.turning.effects import (
     prediction_rows,
 )
 from dare_core.turning.lead_rule import fit
-from dare_core.turning.points import CellConfig, experiment_of, joined_points, measure, places, runs_of
+from dare_core.turning.points import CellConfig, computed, experiment_of, joined_points, measure, places, runs_of
 from dare_core.turning.properties import properties_of
 from dare_core.turning.protocol import OWN, cells, merged, protocol
 
@@ -44,6 +44,11 @@ def points_of_a(effect: Effect, seed: int = 0, noise: float = 0.01) -> list[dict
 
 def decisions(effect: Effect, **options: Any) -> dict[str, str]:
     return {of.factor: of.decision for of in contrasts(points_of_a(effect, **options), "A", "A2")}
+
+
+def test_levels_that_no_cell_has_are_refused() -> None:
+    with pytest.raises(InputError, match="levels: no cell of T has 40k"):
+        computed(["T"], 1, ["40k"])
 
 
 def test_every_cell_is_a_study() -> None:

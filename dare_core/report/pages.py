@@ -64,14 +64,18 @@ GROUPS: Mapping[str, str] = {
 """Columns of the map, by the first letter of a claim's id."""
 
 
+TITLES = {"generated": "Generated log", "ml1m": "MovieLens-1M"}
+"""Names of logs for readers, where they do not follow from the log's own."""
+
+
 def log_title(name: str | None) -> str:
     """A log's name for readers.
 
     >>> log_title("world_100m"), log_title("complete_journey"), log_title("generated"), log_title(None)
     ('World 100M', 'Complete Journey', 'Generated log', '–')
     """
-    if name in (None, "generated"):
-        return "Generated log" if name else "–"
+    if name in (None, *TITLES):
+        return TITLES[name] if name else "–"
     return re.sub(r"(\d)m\b", r"\1M", str(name).replace("_", " ")).title()
 
 

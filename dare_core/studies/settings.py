@@ -432,11 +432,17 @@ class TurningConfig(ChapterConfig):
 
     blocks: str = Field("T", description="blocks of book/protocol.yml that are computed, or none")
     seeds: int = Field(9, ge=1, le=100, description="seeds of a cell at most, where the protocol has more")
+    levels: str = Field("", description="levels that the computed cells have; all cells where there are none")
 
-    @field_validator("blocks")
+    @field_validator("blocks", "levels")
     @classmethod
     def _names(cls, value: str) -> str:
-        return _each(value, bool, "names of blocks") if value else value
+        return _each(value, bool, "names") if value else value
+
+    @property
+    def level_names(self) -> list[str]:
+        """The levels asked for."""
+        return self.levels.split(",") if self.levels else []
 
     @property
     def block_names(self) -> list[str]:

@@ -177,7 +177,7 @@ def predicted(points: Sequence[Point], outcome: str = "O1") -> Rows:
         guess, found = rule.predict(properties(own)), effect(own, outcome)
         rows.append(
             {"log": cell.log, **columns("predicted", guess), **columns("measured", found)}
-            | {"in the interval": guess.low <= found.estimate <= guess.high, "competence": competence(own)}
+            | {"in the interval": "yes" if guess.low <= found.estimate <= guess.high else "no"}
             | {"outside the worlds": ", ".join(rule.outside(properties(own))) or "–"}
         )
     return rows
@@ -194,7 +194,7 @@ def lead_outcome(points: Sequence[Point]) -> tuple[str, str]:
         return "open", f"{len(rows)} of {len(cells('R'))} logs are measured"
     error = float(np.mean([abs(row["predicted"] - row["measured"]) for row in rows]))
     always = float(np.mean([abs(row["measured"]) for row in rows]))
-    inside = sum(row["in the interval"] for row in rows)
+    inside = sum(row["in the interval"] == "yes" for row in rows)
     says = f"mean error {error:.4f} beside {always:.4f} of always 0; {inside} of {len(rows)} in the interval"
     return "held" if error < always and inside >= len(rows) - 1 else "failed", says
 

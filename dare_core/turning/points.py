@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dare_core.data.worlds import WORLDS
+from dare_core.errors import InputError
 from dare_core.evaluation.intervals import Replicates, interval
 from dare_core.evaluation.relevance import GainRule, information_gains
 from dare_core.evaluation.retrieval import candidate_ndcg, left_out_share, retrieve, same_category_counts
@@ -205,10 +206,15 @@ def measured(wanted: Sequence[Place]) -> Iterator[Point]:
     yield from tqdm(found, total=len(wanted), unit="point", disable=None, leave=False)
 
 
-def computed(blocks: Sequence[str], seeds: int) -> list[Point]:
-    """The points of some blocks of the protocol, in its order, with so many seeds of a cell at most. Raises InputError
-    for an unknown block, and for a log that is not prepared."""
-    wanted = [place for block in blocks for place in places(cells(block), seeds)]
+def computed(blocks: Sequence[str], seeds: int, levels: Sequence[str] = ()) -> list[Point]:
+    """The points of the cells of some blocks that have these levels, in the protocol's order, with so many seeds of a
+    cell at most. Raises InputError for an unknown block, for levels that no cell has, and for a log that is not
+    prepared."""
+    asked = [cell for block in blocks for cell in cells(block)]
+    kept = [cell for cell in asked if {*levels} <= {*cell.levels.values()}]
+    if asked and not kept:
+        raise InputError(f"levels: no cell of {', '.join(blocks)} has {', '.join(levels)}.")
+    wanted = places(kept, seeds)
     order = {(place.cell.block, place.cell.name, place.first_seed): at for at, place in enumerate(wanted)}
     return sorted(measured(wanted), key=lambda point: order[identity(point)])
 
