@@ -103,7 +103,8 @@ def test_the_answer_follows_from_the_ledger(verdict: Verdict, ours: float | None
     typed = set(re.findall(r"(?<![\w.])\d[\d,.]*\d|(?<![\w.])\d", said))
     assert typed <= allowed(rows), typed - allowed(rows)
     if ours is not None:
-        assert number(ours) in page.text and f"Other logs: {verdict} (2)" in page.text
+        assert number(ours) in page.text and f"Other generated logs: {verdict} (1)" in page.text
+        assert f"Published logs: {verdict} (1)" in page.text
         for _, _, sentence, ends in CATCHES.values():
             assert sentence.format(ends[JUDGED.index(verdict)])[1:] in words(page.html)
         order = [page.html.index(f">{log_title(log)}</text>") for log in sorted(LOGS, key=lambda log: -LOGS[log])]
@@ -115,7 +116,7 @@ def test_the_answer_follows_from_the_ledger(verdict: Verdict, ours: float | None
 def test_a_small_log_that_holds_does_not_answer_for_the_largest() -> None:
     verdicts: dict[str, Verdict] = {"world_100m": "undecided", "generated": "holds", "complete_journey": "holds"}
     text = landing([row(*LEAD, log, verdict) for log, verdict in verdicts.items()], CLAIMS).text
-    assert text.startswith(ANSWERS["undecided"]) and "Other logs: holds (2)" in text
+    assert text.startswith(ANSWERS["undecided"]) and "logs: holds (1). Published logs: holds (1)" in text
 
 
 def test_an_empty_ledger_has_a_page() -> None:

@@ -49,7 +49,7 @@ CATCHES: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = {
             "hardly any AUC",
             "more AUC than the margin",
             "about the margin",
-            "an undecided amount of AUC",
+            "an amount of AUC that may or may not exceed the margin",
         ),
     ),
 }
@@ -168,7 +168,10 @@ def landing(rows: Sequence[LedgerRow], claims: Mapping[str, Claim]) -> Shown:
     content = template("landing.html").render(
         answer=ANSWERS[leads[0].verdict if leads else "not studied yet"],
         leads=leads,
-        elsewhere=Counter(r.verdict for r in leads[1:]),
+        elsewhere={
+            kind: Counter(r.verdict for r in own)
+            for kind, own in groupby(sorted(leads[1:], key=lambda r: r.kind or "log"), lambda r: r.kind or "log")
+        },
         explained=Counter(largest[name].verdict for name in EXPLANATION if name in largest),
         place=place,
         ticks=ticks,
