@@ -221,8 +221,9 @@ def test_properties_follow_the_world() -> None:
     assert of(world={"style_kernel": slow, "category_kernel": slow})["recent"] < usual["recent"] - 0.05
 
 
-def test_own_points_replace_stored_ones() -> None:
-    stored = [{"block": "A", "cell": "x", "seed": 1, "O1": 1.0}, {"block": "A", "cell": "x", "seed": 2, "O1": 2.0}]
-    found = joined_points(stored, [{"block": "A", "cell": "x", "seed": 2, "O1": 3.0}])
-    assert [point["O1"] for point in found] == [1.0, 3.0]
+def test_own_points_replace_stored_ones_of_no_more_seeds() -> None:
+    stored = [{"block": "A", "cell": "x", "seed": seed, "seeds": 1, "O1": float(seed)} for seed in (1, 2)]
+    assert [point["O1"] for point in joined_points(stored, [stored[1] | {"O1": 3.0}])] == [1.0, 3.0]
+    real = [{"block": "R", "cell": "x", "seed": 1, "seeds": 3, "O1": 1.0}]
+    assert joined_points(real, [real[0] | {"seeds": 1, "O1": 2.0}]) == real
     assert issubclass(CellConfig, StudyConfig)

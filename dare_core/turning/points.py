@@ -25,8 +25,6 @@ from dare_core.turning.properties import properties_of
 from dare_core.turning.protocol import OWN, Cell, cells
 
 WIDE, PROJECTION = "TWIN twice as wide", "TWIN (w/ proj.)"
-EFFECTS = ("O1", "equal width", "A2", "A3", "A4", "P1", "C1", "G1", "G2")
-"""What a point may hold of each claim; `equal width` is DARE minus the TWIN twice as wide."""
 RULE = GainRule(least_samples=200, least_cell=10, most_thin=100_000)
 """Cells that A3 trusts: the study's own thresholds, whatever the size of the log."""
 RECENT = 10
@@ -225,5 +223,5 @@ def identity(point: Point) -> tuple[str, str, int]:
 
 
 def joined_points(stored: Sequence[Point], own: Sequence[Point]) -> list[Point]:
-    """Points that are stored and those of this run, which replace them."""
-    return list(({identity(point): point for point in stored} | {identity(point): point for point in own}).values())
+    """Points that are stored and those of this run, which replace them, unless the stored ones are of more seeds."""
+    return list({identity(p): p for p in sorted([*stored, *own], key=lambda point: point["seeds"])}.values())
